@@ -1,0 +1,68 @@
+# Every target does the set-up that it needs: Debian packages, .venv, C++ build.
+PYTHON ?= python3
+ARGS ?=
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+CPP_FILES = $(shell find csrc tests examples -name '*.cpp' -o -name '*.h')
+BENCHMARKS = $(subst _,-,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
+
+.PHONY: help setup build demo test test-sanitize bench format lint clean
+
+help:
+	@echo 'make demo            train, convert and run a real model; results in build/demo (ARGS=--quick: under a minute)'
+	@echo 'make test            C++ and Python tests'
+	@echo 'make test-sanitize   C++ tests under the address and undefined-behaviour sanitizers'
+	@echo 'make bench           all benchmarks, results in build/bench; make bench-NAME for one'
+	@echo 'make build           set everything up and build, into .venv and python/qatx'
+	@echo 'make format          format C++ and Python'
+	@echo 'make lint            check formatting, lint and types'
+	@echo 'make clean           remove all that was built, but .venv'
+	@echo 'PYTHON=python3.12    the interpreter for .venv; ARGS=... is handed to the demo, the benchmark or pytest'
+
+setup:
+	@tools/setup.sh $(PYTHON)
+
+# build_ext compiles what has changed, in the open; pip adds the metadata and the link from .venv to python/qatx.
+build: setup
+	python setup.py -q build_ext --inplace
+	@$(MAKE) --silent .venv/.qatx-installed
+
+.venv/.qatx-installed: pyproject.toml setup.py .venv/.qatx-setup
+	python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: build
+	python examples/python/fashion_mnist.py --out build/demo $(ARGS)
+
+test: build
+	ctest --test-dir build/cmake --verbose --no-tests=error
+	python -m pytest $(ARGS)
+
+test-sanitize: setup
+	cmake -S . -B build/sanitize -G Ninja -DPython_EXECUTABLE=$(CURDIR)/.venv/bin/python \
+	  -DQATX_SANITIZE=address,undefined -DQATX_BUILD_EXAMPLES=OFF
+	cmake --build build/sanitize
+	ctest --test-dir build/sanitize --verbose --no-tests=error
+
+bench: $(BENCHMARKS:%=bench-%)
+
+bench-%: build
+	@mkdir -p build/bench
+	python benchmarks/$(subst -,_,$*).py --out build/bench/$*.json $(ARGS)
+
+format: setup
+	clang-format -i $(CPP_FILES)
+	ruff check --quiet --fix --exit-zero
+	ruff format
+
+lint: setup
+	clang-format --dry-run --Werror $(CPP_FILES)
+	ruff format --check
+	ruff check
+	mypy
+
+clean:
+	rm -rf build dist python/qatx.egg-info
+	rm -rf $(addprefix python/qatx/,_C.*.so _build_info.py include lib share)
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis

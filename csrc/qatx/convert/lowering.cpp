@@ -1,0 +1,201 @@
+#include "qatx/convert/lowering.h"
+
+#include <c10/util/Exception.h>
+#include <c10/util/accumulate.h>
+
+#include <algorithm>
+
+#include "qatx/convert/inline.h"
+#include "qatx/convert/rules/rules.h"
+#include "qatx/engine/passes/passes.h"
+
+namespace qatx::torchscript {
+namespace {
+
+namespace jit = torch::jit;
+
+bool makes_tensor(const jit::Node* node) {
+  return std::any_of(node->outputs().begin(), node->outputs().end(), [](const jit::Value* output) {
+    return output->type()->isSubtypeOf(*c10::TensorType::get());
+  });
+}
+
+// Nodes that only hold, name or measure data.
+bool is_plumbing(const jit::Node* node) {
+  const auto kind = node->kind();
+  return kind.is_prim() || !makes_tensor(node) || kind == c10::aten::detach ||
+         kind == c10::aten::size;
+}
+
+}  // namespace
+
+Lowering::Lowering(const jit::Graph& graph, Constants& constants, Sizes sizes)
+    : constants_(constants), sizes_(std::move(sizes)) {
+  for (const jit::Value* input : graph.inputs()) value_levels_[input] = 0;
+  for (jit::Node* node : const_cast<jit::Graph&>(graph).nodes()) lower(node);
+}
+
+const std::vector<int64_t>* Lowering::sizes(const jit::Value* value) const {
+  const auto found = sizes_.find(value);
+  return found == sizes_.end() ? nullptr : &found->second;
+}
+
+// Multiply-adds of a convolution or linear layer for the example inputs.
+int64_t Lowering::count_macs(const jit::Node* node) {
+  const std::string_view kind = node->kind().toQualString();
+  const bool weighted = kind == "aten::_convolution" || kind == "aten::_convolution_mode" ||
+                        kind == "aten::conv2d" || kind == "aten::linear";
+  if (!weighted) return 0;
+  // A transposed convolution meets each input element once, and its weight has the input channels first.
+  const bool transposed =
+      kind == "aten::_convolution" && ints(node->input(6)) == std::vector<int64_t>{1};
+  const auto* met = sizes(transposed ? node->input(0) : node->output());
+  const auto* weight = sizes(node->input(1));
+  if (!met || !weight || weight->empty() || (*weight)[0] == 0) return 0;
+  return c10::multiply_integers(*met) * (c10::multiply_integers(*weight) / (*weight)[0]);
+}
+
+bool Lowering::is_constant(const jit::Node* node) {
+  return std::all_of(node->outputs().begin(), node->outputs().end(),
+                     [&](const jit::Value* output) { return constants_.get(output).has_value(); });
+}
+
+void Lowering::lower(jit::Node* node) {
+  // Values that blocks of control flow use from outside count as inputs.
+  size_t level = 0;
+  size_t level_outside = 0;
+  const auto visit = [&](const jit::Value* value) {
+    const auto found = value_levels_.find(value);
+    if (found == value_levels_.end()) return;  // a constant, or made inside the block
+    const bool from_island = lowered_.contains(value->node());
+    level = std::max(level, found->second);
+    level_outside = std::max(level_outside, found->second + (from_island ? 1 : 0));
+  };
+  const auto visit_all = [&](const auto& self, const jit::Node* n) -> void {
+    for (const jit::Value* input : n->inputs()) visit(input);
+    for (const jit::Block* block : n->blocks()) {
+      for (const jit::Node* inner : block->nodes()) self(self, inner);
+      self(self, block->return_node());
+    }
+  };
+  visit_all(visit_all, node);
+
+  if (!node->outputs().empty() && is_constant(node)) {
+    node_levels_[node] = 0;
+    for (const jit::Value* output : node->outputs()) value_levels_[output] = 0;
+    return;
+  }
+  level_ = level;
+  weight_bytes_ = 0;
+  if (islands_.size() <= level_) islands_.resize(level_ + 1);
+  const Rule rule = find_rule(node->kind().toQualString());
+  std::string reason = rule ? rule(*this, node) : "has no integer form";
+  const bool lowered = reason.empty();
+  if (lowered) lowered_[node] = level;
+  node_levels_[node] = lowered ? level : level_outside;
+  for (const jit::Value* output : node->outputs()) value_levels_[output] = node_levels_[node];
+  if (!is_plumbing(node)) add_report(node, lowered ? nullptr : &reason);
+}
+
+void Lowering::add_report(jit::Node* node, const std::string* reason) {
+  report_.push_back({module_path(node), node->kind().toQualString(), reason == nullptr,
+                     reason ? *reason : "", weight_bytes_, count_macs(node)});
+}
+
+std::optional<size_t> Lowering::island_of(const jit::Node* node) const {
+  const auto found = lowered_.find(node);
+  return found == lowered_.end() ? std::nullopt : std::optional(found->second);
+}
+
+void Lowering::add_output(size_t island_index, jit::Value* value) {
+  Island& island = islands_[island_index];
+  if (std::find(island.outputs.begin(), island.outputs.end(), value) != island.outputs.end()) {
+    return;
+  }
+  island.outputs.push_back(value);
+  int64_t output = island.values.at(value);
+  if (island.graph.values[static_cast<size_t>(output)].quantized()) {
+    const int64_t codes = output;
+    output = island.graph.add_value(std::nullopt);
+    island.graph.nodes.push_back(
+        {.op = "dequantize", .name = value->debugName(), .inputs = {codes}, .output = output});
+  }
+  island.graph.outputs.push_back(output);
+}
+
+void Lowering::finish() {
+  for (Island& island : islands_) {
+    engine::eliminate_dead_nodes(island.graph);
+    engine::fuse(island.graph);
+    engine::compact_values(island.graph);
+    island.values.clear();  // numbers have changed
+  }
+}
+
+std::optional<std::vector<int64_t>> Lowering::ints(const jit::Value* value) {
+  const auto constant = constants_.get(value);
+  if (!constant) return std::nullopt;
+  if (constant->isBool()) return std::vector<int64_t>{constant->toBool()};
+  if (constant->isInt()) return std::vector<int64_t>{constant->toInt()};
+  if (constant->isIntList()) return constant->toIntVector();
+  return std::nullopt;
+}
+
+std::optional<kernels::QParams> Lowering::codes(const jit::Value* value) const {
+  const auto found = codes_.find(value);
+  return found == codes_.end() ? std::nullopt : std::optional(found->second);
+}
+
+std::optional<int64_t> Lowering::own_float(const jit::Value* value) const {
+  const Island& island = islands_[level_];
+  const auto found = island.values.find(value);
+  if (found == island.values.end() || codes_.contains(value) || value->uses().size() != 1 ||
+      !lowered_.contains(value->node())) {
+    return std::nullopt;
+  }
+  return found->second;
+}
+
+int64_t Lowering::use_codes(jit::Value* value) {
+  Island& island = islands_[level_];
+  if (const auto found = island.values.find(value); found != island.values.end()) {
+    if (island.graph.values[static_cast<size_t>(found->second)].quantized()) return found->second;
+  }
+  // Codes of an earlier island arrive as the float values that they stand for; quantizing those gives the codes back, exactly.
+  const int64_t input = use_float(value);
+  const int64_t quantized = island.graph.add_value(codes_.at(value));
+  island.graph.nodes.push_back(
+      {.op = "quantize", .name = value->debugName(), .inputs = {input}, .output = quantized});
+  island.values[value] = quantized;
+  return quantized;
+}
+
+int64_t Lowering::use_float(jit::Value* value) {
+  Island& island = islands_[level_];
+  if (const auto found = island.values.find(value); found != island.values.end()) {
+    return found->second;
+  }
+  const int64_t input = island.graph.add_value(std::nullopt);
+  island.graph.inputs.push_back(input);
+  island.inputs.push_back(value);
+  island.values[value] = input;
+  return input;
+}
+
+void Lowering::add_node(engine::Node node, jit::Value* output,
+                        std::optional<kernels::QParams> qparams) {
+  Island& island = islands_[level_];
+  node.output = island.graph.add_value(qparams);
+  if (node.name.empty()) node.name = module_path(output->node());
+  island.graph.nodes.push_back(std::move(node));
+  island.values[output] = island.graph.nodes.back().output;
+  if (qparams) codes_[output] = *qparams;
+}
+
+void Lowering::alias(jit::Value* output, jit::Value* input) {
+  const int64_t number = use_codes(input);
+  islands_[level_].values[output] = number;
+  codes_[output] = codes_.at(input);
+}
+
+}  // namespace qatx::torchscript

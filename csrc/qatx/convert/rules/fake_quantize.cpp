@@ -1,0 +1,36 @@
+#include "qatx/core/qparams.h"
+
+#include "qatx/convert/rules/rules.h"
+
+namespace qatx::torchscript {
+
+// Signed codes are shifted up by 128, so that the engine knows unsigned ones only.
+std::string lower_fake_quantize(Lowering& lowering, torch::jit::Node* node) {
+  const auto scale = lowering.constant(node->input(1));
+  const auto zero_point = lowering.constant(node->input(2));
+  if (!scale || !zero_point) return "scale or zero_point depend on the input";
+  if (scale->toTensor().numel() != 1) return "activations take one scale per tensor";
+  const int64_t quant_min = lowering.ints(node->input(3))->at(0);
+  const int64_t quant_max = lowering.ints(node->input(4))->at(0);
+  const CheckedQParams in_use =
+      read_qparams(scale->toTensor(), zero_point->toTensor(), quant_min, quant_max);
+  const int64_t shift = quant_min < 0 ? 128 : 0;
+  const auto qparams =
+      engine::make_qparams(in_use.scale[0], static_cast<int64_t>(in_use.zero_point[0]) + shift,
+                           quant_min + shift, quant_max + shift);
+
+  torch::jit::Value* input = node->input(0);
+  engine::Node quantize{.op = "quantize"};
+  if (lowering.codes(input)) {
+    const int64_t codes = lowering.use_codes(input);
+    const int64_t value = lowering.graph().add_value(std::nullopt);
+    lowering.graph().nodes.push_back({.op = "dequantize", .inputs = {codes}, .output = value});
+    quantize.inputs = {value};
+  } else {
+    quantize.inputs = {lowering.use_float(input)};
+  }
+  lowering.add_node(std::move(quantize), node->output(), qparams);
+  return "";
+}
+
+}  // namespace qatx::torchscript

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "qatx/convert/lowering.h"
+
+namespace qatx::torchscript {
+
+// A rule lowers one kind of TorchScript node: it adds engine nodes and returns an empty string, or changes nothing and returns the
+// reason why the node stays float, in words for the user.
+using Rule = std::string (*)(Lowering& lowering, torch::jit::Node* node);
+
+// The rule for an operator, or nullptr.
+Rule find_rule(std::string_view kind);
+
+// One function for each operator family, a file each.
+std::string lower_fake_quantize(Lowering& lowering, torch::jit::Node* node);
+std::string lower_convolution(Lowering& lowering, torch::jit::Node* node);
+std::string lower_linear(Lowering& lowering, torch::jit::Node* node);
+std::string lower_add(Lowering& lowering, torch::jit::Node* node);
+std::string lower_activation(Lowering& lowering, torch::jit::Node* node);
+std::string lower_max_pool2d(Lowering& lowering, torch::jit::Node* node);
+std::string lower_avg_pool2d(Lowering& lowering, torch::jit::Node* node);
+std::string lower_adaptive_avg_pool2d(Lowering& lowering, torch::jit::Node* node);
+std::string lower_mean(Lowering& lowering, torch::jit::Node* node);
+std::string lower_flatten(Lowering& lowering, torch::jit::Node* node);
+std::string lower_reshape(Lowering& lowering, torch::jit::Node* node);
+std::string lower_identity(Lowering& lowering, torch::jit::Node* node);
+
+}  // namespace qatx::torchscript

@@ -1,0 +1,130 @@
+#include "qatx/engine/graph.h"
+
+#include <c10/util/Exception.h>
+
+#include "qatx/core/rounding.h"
+
+namespace qatx::engine {
+namespace {
+
+template <typename T>
+std::vector<std::tuple<std::string, T>> to_list(const std::map<std::string, T>& map) {
+  return {map.begin(), map.end()};
+}
+
+template <typename T>
+std::map<std::string, T> to_map(const std::vector<std::tuple<std::string, T>>& list) {
+  std::map<std::string, T> map;
+  for (const auto& [key, value] : list) {
+    TORCH_CHECK_VALUE(map.emplace(key, value).second, "qatx program: attribute '", key,
+                      "' stands twice in one node");
+  }
+  return map;
+}
+
+}  // namespace
+
+int64_t Graph::add_value(std::optional<kernels::QParams> qparams) {
+  values.push_back({qparams});
+  return static_cast<int64_t>(values.size()) - 1;
+}
+
+void check_qparams(const kernels::QParams& q) {
+  TORCH_CHECK_VALUE(is_valid_scale(q.scale),
+                    "qatx program: scale must be in [2^-126, 2^126], got ", q.scale);
+  TORCH_CHECK_VALUE(0 <= q.quant_min && q.quant_min < q.quant_max && q.quant_max <= 255,
+                    "qatx program: codes must satisfy 0 <= quant_min < quant_max <= 255, got ",
+                    q.quant_min, " and ", q.quant_max);
+  TORCH_CHECK_VALUE(q.quant_min <= q.zero_point && q.zero_point <= q.quant_max,
+                    "qatx program: zero_point must be one of the codes ", q.quant_min, "..",
+                    q.quant_max, ", got ", q.zero_point);
+}
+
+kernels::QParams make_qparams(double scale, int64_t zero_point, int64_t quant_min,
+                              int64_t quant_max) {
+  const auto narrow = [](int64_t code) {
+    TORCH_CHECK_VALUE(code >= 0 && code <= 255, "qatx program: a code must be in 0..255, got ",
+                      code);
+    return static_cast<int32_t>(code);
+  };
+  const auto s = static_cast<float>(scale);
+  const kernels::QParams qparams{s, 1.0f / s, narrow(zero_point), narrow(quant_min),
+                                 narrow(quant_max)};
+  check_qparams(qparams);
+  return qparams;
+}
+
+void check_graph(const Graph& graph) {
+  std::vector<bool> made(graph.values.size(), false);
+  const auto index = [&](int64_t value) {
+    TORCH_CHECK_VALUE(value >= 0 && value < static_cast<int64_t>(graph.values.size()),
+                      "qatx program: value ", value, " is not one of the ", graph.values.size(),
+                      " values");
+    return static_cast<size_t>(value);
+  };
+  const auto make = [&](int64_t value) {
+    TORCH_CHECK_VALUE(!made[index(value)], "qatx program: value ", value, " is made twice");
+    made[index(value)] = true;
+  };
+  const auto use = [&](int64_t value) {
+    TORCH_CHECK_VALUE(made[index(value)], "qatx program: value ", value,
+                      " is used before it is made");
+  };
+  for (const int64_t input : graph.inputs) {
+    make(input);
+    TORCH_CHECK_VALUE(!graph.values[index(input)].quantized(),
+                      "qatx program: an input must be float32");
+  }
+  for (const Node& node : graph.nodes) {
+    for (const int64_t input : node.inputs) use(input);
+    make(node.output);
+  }
+  for (const int64_t output : graph.outputs) {
+    use(output);
+    TORCH_CHECK_VALUE(!graph.values[index(output)].quantized(),
+                      "qatx program: an output must be float32");
+  }
+  for (const Value& value : graph.values) {
+    if (value.quantized()) check_qparams(*value.qparams);
+  }
+}
+
+GraphState to_state(const Graph& graph) {
+  std::vector<ValueState> values;
+  for (const Value& value : graph.values) {
+    if (value.quantized()) {
+      const auto& q = *value.qparams;
+      values.emplace_back(true, q.scale, q.zero_point, q.quant_min, q.quant_max);
+    } else {
+      values.emplace_back(false, 0.0, 0, 0, 0);
+    }
+  }
+  std::vector<NodeState> nodes;
+  for (const Node& node : graph.nodes) {
+    nodes.emplace_back(node.op, node.name, node.inputs, node.output, to_list(node.ints),
+                       to_list(node.floats), to_list(node.tensors));
+  }
+  return {kFormatVersion, values, graph.inputs, graph.outputs, nodes};
+}
+
+Graph from_state(const GraphState& state) {
+  const auto& [version, values, inputs, outputs, nodes] = state;
+  TORCH_CHECK_VALUE(version == kFormatVersion, "qatx program: format version ", version,
+                    " is not known to this qatx, which reads version ", kFormatVersion,
+                    "; a newer qatx may");
+  Graph graph;
+  for (const auto& [quantized, scale, zero_point, quant_min, quant_max] : values) {
+    graph.add_value(quantized ? std::optional(make_qparams(scale, zero_point, quant_min, quant_max))
+                              : std::nullopt);
+  }
+  graph.inputs = inputs;
+  graph.outputs = outputs;
+  for (const auto& [op, name, node_inputs, output, ints, floats, tensors] : nodes) {
+    graph.nodes.push_back(
+        {op, name, node_inputs, output, to_map(ints), to_map(floats), to_map(tensors)});
+  }
+  check_graph(graph);
+  return graph;
+}
+
+}  // namespace qatx::engine

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "qatx/engine/graph.h"
+
+namespace qatx::engine {
+
+using Shape = std::vector<int64_t>;
+
+// A tensor while a program runs. `data` holds codes (uint8_t) or float32.
+struct Buffer {
+  void* data;
+  // How a four-dimensional float32 tensor lies in memory: NHWC, as all values of a program do, or NCHW, as an
+  // input may.
+  bool channels_last = true;
+
+  const uint8_t* codes() const { return static_cast<const uint8_t*>(data); }
+  const float* floats() const { return static_cast<const float*>(data); }
+};
+
+// The part of an operator that depends on shapes. Immutable: many threads may run one step.
+class Step {
+ public:
+  virtual ~Step() = default;
+  virtual void run(std::span<const Buffer> inputs, Buffer output) const = 0;
+};
+
+// The part that does not: attributes checked, weights packed. It outlives its steps.
+class Operator {
+ public:
+  virtual ~Operator() = default;
+  // Throws c10::Error where the operator cannot take these shapes.
+  virtual Shape output_shape(std::span<const Shape> inputs) const = 0;
+  virtual std::unique_ptr<Step> plan(std::span<const Shape> inputs) const = 0;
+};
+
+// Checks the node's attributes and makes its operator. Throws c10::Error that names the node.
+std::unique_ptr<Operator> make_operator(const Graph& graph, const Node& node);
+
+}  // namespace qatx::engine

@@ -1,0 +1,132 @@
+#include <c10/util/Exception.h>
+
+
+#include "qatx/engine/operators/gemm.h"
+#include "qatx/engine/operators/operators.h"
+#include "qatx/engine/operators/spatial.h"
+
+namespace qatx::engine {
+namespace {
+
+// Inputs: codes [N, C, H, W] and, when fused, a residual of the output's shape. Attributes: stride, dilation, padding,
+// groups, clamp; tensors weight int8 [O, C / groups, KH, KW], weight_scale [O], bias [O].
+class Conv2d final : public Operator {
+ public:
+  explicit Conv2d(const NodeReader& node) : name_(node.name()), epilogue_(node.epilogue()) {
+    node.check_input_count(1, 2);
+    input_ = node.input(0);
+    const LayerWeights all = read_layer_weights(node, 4);
+    const at::Tensor weight = node.tensor("weight", at::kChar, 4);
+    out_channels_ = weight.size(0);
+    groups_ = node.ints("groups", 1, 1, out_channels_)[0];
+    TORCH_CHECK_VALUE(out_channels_ % groups_ == 0, "qatx program: conv2d '", name_, "': ",
+                      out_channels_, " output channels are no multiple of ", groups_, " groups");
+    in_channels_ = weight.size(1) * groups_;
+    spatial_ = read_spatial(node, {weight.size(2), weight.size(3)});
+    if (node.input_count() == 2) {
+      has_residual_ = true;
+      epilogue_.residual_scale = node.input(1).scale;
+      epilogue_.residual_zero_point = node.input(1).zero_point;
+    }
+    quantized_ = node.output().quantized();
+    if (groups_ == in_channels_ && groups_ == out_channels_ && groups_ > 1) {
+      depthwise_ = std::make_unique<PackedDepthwise>(all, input_);
+      return;
+    }
+    const int64_t n = out_channels_ / groups_;
+    for (int64_t g = 0; g < groups_; ++g) {
+      gemms_.emplace_back(LayerWeights{all.weight.narrow(0, g * n, n).contiguous(),
+                                       all.weight_scale.narrow(0, g * n, n).contiguous(),
+                                       all.bias.narrow(0, g * n, n).contiguous()},
+                          input_);
+    }
+  }
+
+  Shape output_shape(std::span<const Shape> inputs) const override {
+    const Shape& in = inputs[0];
+    check_image_shape(name_, in);
+    TORCH_CHECK_VALUE(in[1] == in_channels_, "qatx program: conv2d '", name_, "' takes ",
+                      in_channels_, " channels, got an input of shape ", in);
+    const auto size = spatial_.output_size(in[2], in[3]);
+    Shape out{in[0], out_channels_, size[0], size[1]};
+    TORCH_CHECK_VALUE(!has_residual_ || inputs[1] == out, "qatx program: conv2d '", name_,
+                      "': what is added must have the shape of the output, ", out, ", got ",
+                      inputs.back());
+    return out;
+  }
+
+  std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
+
+ private:
+  friend class Conv2dStep;
+
+  std::string name_;
+  kernels::Epilogue epilogue_;
+  kernels::QParams input_{};
+  Spatial spatial_{};
+  int64_t in_channels_ = 0;
+  int64_t out_channels_ = 0;
+  int64_t groups_ = 1;
+  bool has_residual_ = false;
+  bool quantized_ = false;
+  std::vector<PackedGemm> gemms_;  // one for each group; empty when depthwise
+  std::unique_ptr<PackedDepthwise> depthwise_;
+};
+
+class Conv2dStep final : public Step {
+ public:
+  Conv2dStep(const Conv2d& op, const Shape& in, const Shape& out)
+      : op_(op),
+        pad_(static_cast<size_t>(op.in_channels_ + kernels::kOverRead),
+             static_cast<uint8_t>(op.input_.zero_point)),
+        offsets_(window_offsets(op.spatial_, in[2], in[3], in[1], {out[2], out[3]})),
+        image_stride_(in[1] * in[2] * in[3]),
+        pixels_(out[2] * out[3]),
+        rows_(out[0] * pixels_) {}
+
+  void run(std::span<const Buffer> inputs, Buffer output) const override {
+    kernels::Window window{inputs[0].codes(), image_stride_,   pixels_,
+                           op_.spatial_.taps(), offsets_.data(), pad_.data()};
+    kernels::Epilogue epilogue = op_.epilogue_;
+    epilogue.out_stride = epilogue.residual_stride = op_.out_channels_;
+    if (op_.has_residual_) epilogue.residual = inputs[1].codes();
+    if (op_.quantized_) {
+      epilogue.out_u8 = static_cast<uint8_t*>(output.data);
+    } else {
+      epilogue.out_f32 = static_cast<float*>(output.data);
+    }
+    if (op_.depthwise_) {
+      op_.depthwise_->run(window, rows_, epilogue);
+      return;
+    }
+    const int64_t group_in = op_.in_channels_ / op_.groups_;
+    const int64_t group_out = op_.out_channels_ / op_.groups_;
+    for (const PackedGemm& gemm : op_.gemms_) {
+      gemm.run(window, rows_, epilogue);
+      window.input += group_in;
+      if (epilogue.residual) epilogue.residual += group_out;
+      if (epilogue.out_u8) epilogue.out_u8 += group_out;
+      if (epilogue.out_f32) epilogue.out_f32 += group_out;
+    }
+  }
+
+ private:
+  const Conv2d& op_;
+  std::vector<uint8_t> pad_;
+  std::vector<int32_t> offsets_;
+  int64_t image_stride_;
+  int64_t pixels_;
+  int64_t rows_;
+};
+
+std::unique_ptr<Step> Conv2d::plan(std::span<const Shape> inputs) const {
+  return std::make_unique<Conv2dStep>(*this, inputs[0], output_shape(inputs));
+}
+
+}  // namespace
+
+std::unique_ptr<Operator> make_conv2d(const NodeReader& node) {
+  return std::make_unique<Conv2d>(node);
+}
+
+}  // namespace qatx::engine

@@ -1,0 +1,128 @@
+#include "qatx/engine/operators/gemm.h"
+
+#include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
+
+#include <cmath>
+
+#include "qatx/core/rounding.h"
+#include "qatx/engine/operators/parallel.h"
+#include "qatx/kernels/registry.h"
+
+namespace qatx::engine {
+namespace {
+
+// 65,536 products of 255 * 128 still fit an int32.
+constexpr int64_t kMostProducts = 65536;
+// Rows that one task takes at least: a multiple of every kernel's row tile.
+constexpr int64_t kRowTile = 12;
+
+size_t round_up(int64_t n, int64_t block) {
+  return static_cast<size_t>((n + block - 1) / block * block);
+}
+
+at::Tensor allocate_packed(size_t bytes) {
+  return at::empty({static_cast<int64_t>(bytes)}, at::kByte);
+}
+
+}  // namespace
+
+LayerWeights read_layer_weights(const NodeReader& node, int64_t dim) {
+  at::Tensor weight = node.tensor("weight", at::kChar, dim);
+  at::Tensor scale = node.tensor("weight_scale", at::kFloat, 1);
+  at::Tensor bias = node.tensor("bias", at::kFloat, 1);
+  const int64_t n = weight.size(0);
+  TORCH_CHECK_VALUE(scale.numel() == n && bias.numel() == n, "qatx program: '", node.name(),
+                    "': weight_scale and bias must have ", n, " elements, one for each output "
+                    "channel, got ", scale.numel(), " and ", bias.numel());
+  TORCH_CHECK_VALUE(weight.numel() / n <= kMostProducts, "qatx program: '", node.name(),
+                    "': an output may sum at most ", kMostProducts, " products, has ",
+                    weight.numel() / n);
+  const float* s = scale.const_data_ptr<float>();
+  const float* b = bias.const_data_ptr<float>();
+  for (int64_t c = 0; c < n; ++c) {
+    TORCH_CHECK_VALUE(is_valid_scale(s[c] * node.input(0).scale) && is_valid_scale(s[c]),
+                      "qatx program: '", node.name(), "': weight_scale[", c,
+                      "] times the input's scale must be in [2^-126, 2^126], got ", s[c], " times ",
+                      node.input(0).scale);
+    TORCH_CHECK_VALUE(std::isfinite(b[c]), "qatx program: '", node.name(), "': bias[", c,
+                      "] must be finite, got ", b[c]);
+  }
+  const int64_t k = dim > 1 ? weight.size(1) : 1;
+  const int64_t taps = weight.numel() / (n * k);
+  return {weight.view({n, k, taps}).permute({0, 2, 1}).contiguous(), scale, bias};
+}
+
+ChannelTerms::ChannelTerms(const LayerWeights& weights, const kernels::QParams& input,
+                           int64_t block) {
+  const int64_t n = weights.weight.size(0);
+  const int64_t products = weights.weight.numel() / n;
+  const size_t padded = round_up(n, block);
+  start_.assign(padded, 0);
+  scale_.assign(padded, 1.0f);
+  bias_.assign(padded, 0.0f);
+  const int8_t* w = weights.weight.const_data_ptr<int8_t>();
+  for (int64_t c = 0; c < n; ++c) {
+    int32_t sum = 0;
+    for (int64_t i = 0; i < products; ++i) sum += w[c * products + i];
+    const auto i = static_cast<size_t>(c);
+    start_[i] = -input.zero_point * sum;
+    scale_[i] = input.scale * weights.weight_scale.const_data_ptr<float>()[c];
+    bias_[i] = weights.bias.const_data_ptr<float>()[c];
+  }
+}
+
+void ChannelTerms::set(kernels::Epilogue& epilogue) const {
+  epilogue.scale = scale_.data();
+  epilogue.bias = bias_.data();
+}
+
+PackedGemm::PackedGemm(const LayerWeights& weights, const kernels::QParams& input)
+    : kernel_(kernels::active().gemm),
+      n_(weights.weight.size(0)),
+      k_(weights.weight.size(2)),
+      packed_(allocate_packed(kernel_.packed_bytes(n_, weights.weight.size(1), k_))),
+      terms_(weights, input, kernel_.block) {
+  kernel_.pack(weights.weight.const_data_ptr<int8_t>(), n_, weights.weight.size(1), k_,
+               packed_.mutable_data_ptr());
+}
+
+void PackedGemm::run(const kernels::Window& window, int64_t rows,
+                     kernels::Epilogue epilogue) const {
+  terms_.set(epilogue);
+  const kernels::GemmArgs args{window, k_, n_, packed_.const_data_ptr(), terms_.start(), epilogue};
+  const int64_t blocks = (n_ + kernel_.block - 1) / kernel_.block;
+  const int64_t tiles = (rows + kRowTile - 1) / kRowTile;
+  const int64_t tile_work = kRowTile * kernel_.block * window.taps * k_ / 32;
+  // Threads share the rows where there are enough of them (each block of weights then stays in its cache),
+  // otherwise the columns.
+  if (tiles >= at::get_num_threads() || tiles >= blocks) {
+    parallel_rows(tiles, tile_work * blocks, [&](int64_t begin, int64_t end) {
+      kernel_.run(args, begin * kRowTile, std::min(end * kRowTile, rows), 0, blocks);
+    });
+  } else {
+    parallel_rows(blocks, tile_work * tiles, [&](int64_t begin, int64_t end) {
+      kernel_.run(args, 0, rows, begin, end);
+    });
+  }
+}
+
+PackedDepthwise::PackedDepthwise(const LayerWeights& weights, const kernels::QParams& input)
+    : kernel_(kernels::active().depthwise),
+      channels_(weights.weight.size(0)),
+      packed_(allocate_packed(kernel_.packed_bytes(channels_, weights.weight.size(1)))),
+      terms_(weights, input, kernel_.block) {
+  kernel_.pack(weights.weight.const_data_ptr<int8_t>(), channels_, weights.weight.size(1),
+               packed_.mutable_data_ptr());
+}
+
+void PackedDepthwise::run(const kernels::Window& window, int64_t rows,
+                          kernels::Epilogue epilogue) const {
+  terms_.set(epilogue);
+  const kernels::DepthwiseArgs args{window, channels_, packed_.const_data_ptr(), terms_.start(),
+                                    epilogue};
+  parallel_rows(rows, window.taps * channels_ / 4,
+                [&](int64_t begin, int64_t end) { kernel_.run(args, begin, end); });
+}
+
+}  // namespace qatx::engine

@@ -1,0 +1,90 @@
+#include <c10/util/Exception.h>
+
+#include "qatx/engine/operators/gemm.h"
+#include "qatx/engine/operators/operators.h"
+
+namespace qatx::engine {
+namespace {
+
+// Inputs: codes [..., K] and, when fused, a residual [..., N]. Attribute clamp; tensors weight int8 [N, K],
+// weight_scale [N], bias [N].
+class Linear final : public Operator {
+ public:
+  explicit Linear(const NodeReader& node)
+      : name_(node.name()),
+        epilogue_(node.epilogue()),
+        quantized_(node.output().quantized()),
+        has_residual_(node.input_count() == 2),
+        n_(node.tensor("weight", at::kChar, 2).size(0)),
+        k_(node.tensor("weight", at::kChar, 2).size(1)),
+        gemm_(read_layer_weights(node, 2), node.input(0)) {
+    node.check_input_count(1, 2);
+    if (has_residual_) {
+      epilogue_.residual_scale = node.input(1).scale;
+      epilogue_.residual_zero_point = node.input(1).zero_point;
+    }
+  }
+
+  Shape output_shape(std::span<const Shape> inputs) const override {
+    Shape shape = inputs[0];
+    // With 4 dimensions the last one would not be the fastest in memory.
+    TORCH_CHECK_VALUE(!shape.empty() && shape.size() != 4 && shape.back() == k_,
+                      "qatx program: linear '", name_, "' takes inputs [..., ", k_,
+                      "] of any number of dimensions but 4, got ", shape);
+    shape.back() = n_;
+    TORCH_CHECK_VALUE(!has_residual_ || inputs[1] == shape, "qatx program: linear '", name_,
+                      "': what is added must have the shape of the output, ", shape, ", got ",
+                      inputs.back());
+    return shape;
+  }
+
+  std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
+
+  void run(std::span<const Buffer> inputs, Buffer output, int64_t rows) const {
+    static constexpr int32_t kOffset = 0;
+    kernels::Epilogue epilogue = epilogue_;
+    epilogue.out_stride = epilogue.residual_stride = n_;
+    if (has_residual_) epilogue.residual = inputs[1].codes();
+    if (quantized_) {
+      epilogue.out_u8 = static_cast<uint8_t*>(output.data);
+    } else {
+      epilogue.out_f32 = static_cast<float*>(output.data);
+    }
+    gemm_.run({inputs[0].codes(), k_, 1, 1, &kOffset, nullptr}, rows, epilogue);
+  }
+
+ private:
+  std::string name_;
+  kernels::Epilogue epilogue_;
+  bool quantized_;
+  bool has_residual_;
+  int64_t n_;
+  int64_t k_;
+  PackedGemm gemm_;
+};
+
+class LinearStep final : public Step {
+ public:
+  LinearStep(const Linear& op, int64_t rows) : op_(op), rows_(rows) {}
+  void run(std::span<const Buffer> inputs, Buffer output) const override {
+    op_.run(inputs, output, rows_);
+  }
+
+ private:
+  const Linear& op_;
+  int64_t rows_;
+};
+
+std::unique_ptr<Step> Linear::plan(std::span<const Shape> inputs) const {
+  int64_t rows = 1;
+  for (size_t d = 0; d + 1 < inputs[0].size(); ++d) rows *= inputs[0][d];
+  return std::make_unique<LinearStep>(*this, rows);
+}
+
+}  // namespace
+
+std::unique_ptr<Operator> make_linear(const NodeReader& node) {
+  return std::make_unique<Linear>(node);
+}
+
+}  // namespace qatx::engine

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <memory>
+
+#include "qatx/engine/node_reader.h"
+#include "qatx/engine/operator.h"
+
+namespace qatx::engine {
+
+// One factory for each operator, by its name in Node::op. Where an operator's output is float32 it writes NHWC.
+std::unique_ptr<Operator> make_add(const NodeReader& node);
+std::unique_ptr<Operator> make_avg_pool2d(const NodeReader& node);
+std::unique_ptr<Operator> make_conv2d(const NodeReader& node);
+std::unique_ptr<Operator> make_dequantize(const NodeReader& node);
+std::unique_ptr<Operator> make_linear(const NodeReader& node);
+std::unique_ptr<Operator> make_max_pool2d(const NodeReader& node);
+std::unique_ptr<Operator> make_quantize(const NodeReader& node);
+std::unique_ptr<Operator> make_reshape(const NodeReader& node);
+
+}  // namespace qatx::engine

@@ -1,0 +1,78 @@
+#include "qatx/engine/passes/passes.h"
+
+#include <algorithm>
+
+namespace qatx::engine {
+namespace {
+
+const Node* producer(const Graph& graph, int64_t value) {
+  for (const Node& node : graph.nodes) {
+    if (node.output == value) return &node;
+  }
+  return nullptr;
+}
+
+bool has_epilogue(const Node& node) {
+  return node.op == "conv2d" || node.op == "linear" || node.op == "add" || node.op == "avg_pool2d";
+}
+
+bool is_float(const Graph& graph, int64_t value) {
+  return !graph.values[static_cast<size_t>(value)].quantized();
+}
+
+// Index of the node whose epilogue can do what `consumer` does, or -1.
+int64_t fusable_producer(const Graph& graph, const Node& consumer) {
+  if (consumer.op != "clamp" && consumer.op != "add" && consumer.op != "quantize") return -1;
+  const auto input = std::find_if(consumer.inputs.begin(), consumer.inputs.end(),
+                                  [&](int64_t value) { return is_float(graph, value); });
+  if (input == consumer.inputs.end()) return -1;
+  int64_t uses = std::count(graph.outputs.begin(), graph.outputs.end(), *input);
+  int64_t found = -1;
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    const Node& node = graph.nodes[n];
+    uses += std::count(node.inputs.begin(), node.inputs.end(), *input);
+    if (node.output == *input && has_epilogue(node)) found = static_cast<int64_t>(n);
+  }
+  return uses == 1 ? found : -1;
+}
+
+Node merge(Node node, const Node& consumer) {
+  if (consumer.op == "clamp") {
+    node.floats["clamp"] = consumer.floats.at("clamp");
+  } else if (consumer.op == "add") {
+    node.inputs.push_back(consumer.inputs[0] == node.output ? consumer.inputs[1]
+                                                            : consumer.inputs[0]);
+  }
+  node.output = consumer.output;
+  return node;
+}
+
+}  // namespace
+
+bool can_fuse_clamp(const Graph& graph, int64_t value) {
+  const Node* node = producer(graph, value);
+  return node && is_float(graph, value) && has_epilogue(*node);
+}
+
+bool can_fuse_residual(const Graph& graph, int64_t value) {
+  const Node* node = producer(graph, value);
+  return node && is_float(graph, value) && (node->op == "conv2d" || node->op == "linear");
+}
+
+void fuse(Graph& graph) {
+  for (size_t n = 0; n < graph.nodes.size();) {
+    const int64_t found = fusable_producer(graph, graph.nodes[n]);
+    if (found < 0) {
+      ++n;
+      continue;
+    }
+    // The fused node stands where the consumer stood: there all its inputs are made.
+    const auto p = static_cast<size_t>(found);
+    graph.nodes[n] = merge(graph.nodes[p], graph.nodes[n]);
+    graph.nodes.erase(graph.nodes.begin() + found);
+    n -= p < n ? 1 : 0;
+    ++n;
+  }
+}
+
+}  // namespace qatx::engine

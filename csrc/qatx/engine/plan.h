@@ -1,0 +1,43 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "qatx/engine/graph.h"
+#include "qatx/engine/operator.h"
+
+namespace qatx::engine {
+
+// A program made ready for inputs of certain shapes: every size known, every step planned, and every intermediate value placed
+// in one arena, where values that are never alive together share memory.
+class Plan {
+ public:
+  // `operators` belong to graph.nodes and outlive the plan, like the graph.
+  Plan(const Graph& graph, std::span<const std::unique_ptr<Operator>> operators,
+       std::span<const Shape> inputs);
+
+  // Inputs are checked by the caller. May run in many threads at once.
+  std::vector<at::Tensor> run(std::span<const at::Tensor> inputs) const;
+
+ private:
+  at::Tensor take_arena() const;
+  void give_back(at::Tensor arena) const;
+
+  const Graph& graph_;
+  std::vector<Shape> shapes_;  // by value
+  std::vector<std::unique_ptr<Step>> steps_;
+  std::vector<int64_t> offsets_;  // by value: where it lies in the arena
+  int64_t arena_bytes_ = 0;
+  bool empty_ = false;  // some value has no elements: there is nothing to compute
+
+  // One arena for each call that runs at the moment, kept for the next.
+  mutable std::mutex mutex_;
+  mutable std::vector<at::Tensor> arenas_;
+};
+
+}  // namespace qatx::engine

@@ -1,0 +1,72 @@
+#include "qatx/engine/program.h"
+
+#include <c10/util/Exception.h>
+#include <torch/library.h>
+
+#include <algorithm>
+
+namespace qatx::engine {
+namespace {
+
+// Plans of the shapes used last; an older one is made again when it comes back.
+constexpr size_t kMostPlans = 32;
+
+}  // namespace
+
+Program::Program(Graph graph) : graph_(std::move(graph)) {
+  check_graph(graph_);
+  for (const Node& node : graph_.nodes) operators_.push_back(make_operator(graph_, node));
+}
+
+std::shared_ptr<const Plan> Program::plan_for(std::vector<Shape> shapes) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = std::find_if(plans_.begin(), plans_.end(),
+                                  [&](const auto& entry) { return entry.first == shapes; });
+  if (found != plans_.end()) {
+    plans_.splice(plans_.begin(), plans_, found);
+  } else {
+    auto plan = std::make_shared<const Plan>(graph_, operators_, shapes);
+    plans_.emplace_front(std::move(shapes), std::move(plan));
+    if (plans_.size() > kMostPlans) plans_.pop_back();
+  }
+  return plans_.front().second;
+}
+
+std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs) const {
+  TORCH_CHECK_VALUE(inputs.size() == graph_.inputs.size(), "qatx program: takes ",
+                    graph_.inputs.size(), " inputs, got ", inputs.size());
+  std::vector<Shape> shapes;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const at::Tensor& input = inputs[i];
+    TORCH_CHECK_TYPE(input.scalar_type() == at::kFloat, "qatx program: input ", i,
+                     " must be float32, got ", c10::toString(input.scalar_type()));
+    TORCH_CHECK_VALUE(input.device().is_cpu() && input.layout() == at::kStrided,
+                      "qatx program: input ", i, " must be a dense tensor on the CPU, got ",
+                      input.device());
+    shapes.push_back(input.sizes().vec());
+  }
+  return plan_for(std::move(shapes))->run(inputs);
+}
+
+TORCH_LIBRARY_FRAGMENT(qatx, m) {
+  m.class_<Program>("Program")
+      .def("run",
+           [](const c10::intrusive_ptr<Program>& self, const std::vector<at::Tensor>& inputs) {
+             return self->run(inputs);
+           })
+      .def_pickle(
+          [](const c10::intrusive_ptr<Program>& self) { return to_state(self->graph()); },
+          [](const GraphState& state) { return c10::make_intrusive<Program>(from_state(state)); });
+  m.def(
+      "run_program(__torch__.torch.classes.qatx.Program program, Tensor[] inputs) -> Tensor[]");
+}
+
+// One implementation for all devices, so that a tensor on a wrong one gets Program::run's error.
+TORCH_LIBRARY_IMPL(qatx, CompositeExplicitAutograd, m) {
+  m.impl("run_program",
+         [](const c10::intrusive_ptr<Program>& program, const std::vector<at::Tensor>& inputs) {
+           return program->run(inputs);
+         });
+}
+
+}  // namespace qatx::engine

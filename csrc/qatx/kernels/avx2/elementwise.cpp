@@ -1,0 +1,2 @@
+#define QATX_ISA avx2
+#include "qatx/kernels/elementwise.inc"

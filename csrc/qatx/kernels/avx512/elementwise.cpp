@@ -1,0 +1,2 @@
+#define QATX_ISA avx512
+#include "qatx/kernels/elementwise.inc"

@@ -1,0 +1,84 @@
+#pragma once
+
+#include "qatx/kernels/avx512/intrinsics.h"
+#include "qatx/kernels/epilogue.h"
+
+// The steps of Epilogue for 16 columns at a time.
+
+namespace qatx::kernels::avx512 {
+namespace {
+
+// The first `count` of 16 (64) elements; count may also be more or negative.
+inline __mmask16 first_16(int64_t count) {
+  return static_cast<__mmask16>(count >= 16 ? 0xffffu : count > 0 ? (1u << count) - 1 : 0u);
+}
+
+inline __mmask64 first_64(int64_t count) {
+  return count >= 64 ? ~0ull : count > 0 ? (1ull << count) - 1 : 0;
+}
+
+// Clamping and quantization in fewer operations than the contract writes down, with the same
+// result: every step of it is monotonic, so that the clamps of y and of the code become one clamp
+// before the rounding, whose bounds are integers.
+class Requantize {
+ public:
+  explicit Requantize(const Epilogue& epilogue)
+      : inv_scale_(epilogue.out.inv_scale),
+        low_(bound(epilogue.clamp_min, epilogue.out)),
+        high_(bound(epilogue.clamp_max, epilogue.out)),
+        zero_point_(static_cast<int16_t>(epilogue.out.zero_point)) {}
+
+  // code - zero_point as int32; 0 for NaN
+  __m512i operator()(__m512 y) const {
+    const __m512 scaled = _mm512_mul_ps(y, _mm512_set1_ps(inv_scale_));
+    const __mmask16 no_nan = _mm512_cmp_ps_mask(scaled, scaled, _CMP_ORD_Q);
+    const __m512 clamped =
+        _mm512_min_ps(_mm512_max_ps(scaled, _mm512_set1_ps(low_)), _mm512_set1_ps(high_));
+    return _mm512_maskz_cvt_roundps_epi32(no_nan, clamped,
+                                          _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+
+  // The 64 codes of four results. 128-bit lane L holds those of lane L of a, of b, of c and of d,
+  // in this order.
+  __m512i pack_lanes(__m512i a, __m512i b, __m512i c, __m512i d) const {
+    const __m512i zero_point = _mm512_set1_epi16(zero_point_);
+    const __m512i ab = _mm512_add_epi16(_mm512_packs_epi32(a, b), zero_point);
+    const __m512i cd = _mm512_add_epi16(_mm512_packs_epi32(c, d), zero_point);
+    return _mm512_packus_epi16(ab, cd);
+  }
+
+ private:
+  // What y becomes, less the zero point.
+  static float bound(float y, const QParams& out) {
+    const auto zero_point = static_cast<float>(out.zero_point);
+    const float low = static_cast<float>(out.quant_min) - zero_point;
+    const float high = static_cast<float>(out.quant_max) - zero_point;
+    const float rounded = __builtin_rintf(y * out.inv_scale);
+    return rounded < low ? low : rounded > high ? high : rounded;
+  }
+
+  float inv_scale_;
+  float low_;
+  float high_;
+  int16_t zero_point_;
+};
+
+inline __m512 scale_and_bias(__m512i acc, __m512 scale, __m512 bias) {
+  return _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale), bias);
+}
+
+// codes: 16 of the residual, as int32
+inline __m512 add_residual(__m512 y, __m512i codes, const Epilogue& epilogue) {
+  const __m512i shifted = _mm512_sub_epi32(codes, _mm512_set1_epi32(epilogue.residual_zero_point));
+  return _mm512_add_ps(
+      y, _mm512_mul_ps(_mm512_cvtepi32_ps(shifted), _mm512_set1_ps(epilogue.residual_scale)));
+}
+
+// Where one of two operands is NaN, max and min return the second: NaN stays.
+inline __m512 clamp(__m512 y, const Epilogue& epilogue) {
+  return _mm512_min_ps(_mm512_set1_ps(epilogue.clamp_max),
+                       _mm512_max_ps(_mm512_set1_ps(epilogue.clamp_min), y));
+}
+
+}  // namespace
+}  // namespace qatx::kernels::avx512

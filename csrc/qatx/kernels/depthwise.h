@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "qatx/kernels/epilogue.h"
+#include "qatx/kernels/window.h"
+
+namespace qatx::kernels {
+
+// out[r][c] = epilogue(start[c] + sum over taps t of input(r, t)[c] * weight[c][t])
+struct DepthwiseArgs {
+  Window window;
+  int64_t channels;
+  const void* weight;    // packed by the same kernel
+  const int32_t* start;  // [channels rounded up to whole blocks]
+  Epilogue epilogue;     // scale, bias: [channels rounded up to whole blocks]
+};
+
+struct DepthwiseKernel {
+  int64_t block;  // channels per block
+  size_t (*packed_bytes)(int64_t channels, int64_t taps);
+  void (*pack)(const int8_t* weight, int64_t channels, int64_t taps, void* packed);
+  void (*run)(const DepthwiseArgs& args, int64_t row_begin, int64_t row_end);
+};
+
+}  // namespace qatx::kernels

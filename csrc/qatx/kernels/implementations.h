@@ -1,0 +1,37 @@
+#pragma once
+
+#include "qatx/kernels/registry.h"
+
+// What each instruction set's folder offers to the table in registry.cpp. A folder leaves out a
+// family where the next weaker set does as well.
+
+namespace qatx::kernels {
+
+namespace reference {
+extern const FakeQuantizeKernels fake_quantize;
+extern const GemmKernel gemm;
+extern const DepthwiseKernel depthwise;
+extern const ElementwiseKernels elementwise;
+extern const PoolKernels pool;
+}  // namespace reference
+
+namespace avx2 {
+extern const FakeQuantizeKernels fake_quantize;
+extern const GemmKernel gemm;
+extern const DepthwiseKernel depthwise;
+extern const ElementwiseKernels elementwise;
+extern const PoolKernels pool;
+}  // namespace avx2
+
+namespace avx512 {
+extern const FakeQuantizeKernels fake_quantize;
+extern const ElementwiseKernels elementwise;
+extern const PoolKernels pool;
+}  // namespace avx512
+
+namespace vnni {
+extern const GemmKernel gemm;
+extern const DepthwiseKernel depthwise;
+}  // namespace vnni
+
+}  // namespace qatx::kernels

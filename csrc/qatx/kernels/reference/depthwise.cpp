@@ -1,0 +1,38 @@
+#include "qatx/kernels/depthwise.h"
+
+#include "qatx/kernels/implementations.h"
+#include "qatx/kernels/reference/epilogue.h"
+#include "qatx/kernels/reference/plain_weights.h"
+#include "qatx/kernels/window_cursor.h"
+
+namespace qatx::kernels {
+namespace {
+
+size_t packed_bytes(int64_t channels, int64_t taps) {
+  return reference::plain_bytes(channels * taps);
+}
+
+void pack(const int8_t* weight, int64_t channels, int64_t taps, void* packed) {
+  reference::pack_plain(weight, channels * taps, packed);
+}
+
+void run(const DepthwiseArgs& args, int64_t row_begin, int64_t row_end) {
+  const auto* weight = static_cast<const int8_t*>(args.weight);
+  const int64_t taps = args.window.taps;
+  WindowCursor cursor(args.window, row_begin);
+  for (int64_t r = row_begin; r < row_end; ++r, cursor.advance()) {
+    for (int64_t c = 0; c < args.channels; ++c) {
+      int32_t acc = args.start[c];
+      for (int64_t t = 0; t < taps; ++t) {
+        acc += int32_t{cursor.row().tap(t)[c]} * int32_t{weight[c * taps + t]};
+      }
+      reference::finish(acc, r, c, args.epilogue);
+    }
+  }
+}
+
+}  // namespace
+
+const DepthwiseKernel reference::depthwise = {1, packed_bytes, pack, run};
+
+}  // namespace qatx::kernels

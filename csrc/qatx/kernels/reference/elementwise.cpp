@@ -1,0 +1,2 @@
+#define QATX_ISA reference
+#include "qatx/kernels/elementwise.inc"

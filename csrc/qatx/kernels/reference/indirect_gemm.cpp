@@ -1,0 +1,45 @@
+#include "qatx/kernels/indirect_gemm.h"
+
+#include "qatx/kernels/implementations.h"
+#include "qatx/kernels/reference/epilogue.h"
+#include "qatx/kernels/reference/plain_weights.h"
+#include "qatx/kernels/window_cursor.h"
+
+namespace qatx::kernels {
+namespace {
+
+constexpr int64_t kBlock = 16;
+
+size_t packed_bytes(int64_t n, int64_t taps, int64_t k) {
+  return reference::plain_bytes(n * taps * k);
+}
+
+void pack(const int8_t* weight, int64_t n, int64_t taps, int64_t k, void* packed) {
+  reference::pack_plain(weight, n * taps * k, packed);
+}
+
+void run(const GemmArgs& args, int64_t row_begin, int64_t row_end, int64_t block_begin,
+         int64_t block_end) {
+  const auto* weight = static_cast<const int8_t*>(args.weight);
+  const int64_t taps = args.window.taps;
+  const int64_t end = block_end * kBlock < args.n ? block_end * kBlock : args.n;
+  WindowCursor cursor(args.window, row_begin);
+  for (int64_t r = row_begin; r < row_end; ++r, cursor.advance()) {
+    for (int64_t c = block_begin * kBlock; c < end; ++c) {
+      int32_t acc = args.start[c];
+      for (int64_t t = 0; t < taps; ++t) {
+        const uint8_t* input = cursor.row().tap(t);
+        for (int64_t i = 0; i < args.k; ++i) {
+          acc += int32_t{input[i]} * int32_t{weight[(c * taps + t) * args.k + i]};
+        }
+      }
+      reference::finish(acc, r, c, args.epilogue);
+    }
+  }
+}
+
+}  // namespace
+
+const GemmKernel reference::gemm = {kBlock, packed_bytes, pack, run};
+
+}  // namespace qatx::kernels

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <span>
+
+#include "qatx/kernels/depthwise.h"
+#include "qatx/kernels/elementwise.h"
+#include "qatx/kernels/fake_quantize.h"
+#include "qatx/kernels/indirect_gemm.h"
+#include "qatx/kernels/isa.h"
+#include "qatx/kernels/pool.h"
+
+namespace qatx::kernels {
+
+// One row of the dispatch table: the best implementation of every kernel for CPUs that have `isa`.
+// All rows give the same bits.
+struct Kernels {
+  Isa isa;
+  FakeQuantizeKernels fake_quantize;
+  GemmKernel gemm;
+  DepthwiseKernel depthwise;
+  ElementwiseKernels elementwise;
+  PoolKernels pool;
+};
+
+// Every row that this build has, best first, the reference last. Tests run all that detect_isa()
+// allows.
+std::span<const Kernels> all();
+
+// The first row that max_isa() allows.
+const Kernels& active();
+
+}  // namespace qatx::kernels

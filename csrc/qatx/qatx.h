@@ -1,0 +1,10 @@
+#pragma once
+
+// Everything that qatx offers to C++.
+
+#include "qatx/convert/convert.h"
+#include "qatx/core/qparams.h"
+#include "qatx/core/quant_spec.h"
+#include "qatx/ops/fake_quantize.h"
+#include "qatx/ops/learned_scale.h"
+#include "qatx/library.h"

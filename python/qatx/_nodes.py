@@ -1,0 +1,155 @@
+"""What the nodes of a torch.fx graph are, for `prepare`."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+from torch.fx.node import Argument
+
+from qatx.nn._layer import Relu
+
+# A kind is the type of the module, the function or the name of the method that a node calls.
+_RELUS: dict[object, Relu] = {
+    **dict.fromkeys((nn.ReLU, F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"), True),
+    **dict.fromkeys((nn.ReLU6, F.relu6), "relu6"),
+}
+_ADDS = {operator.add, torch.add, "add", "add_"}
+_DROPOUTS = {nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d}
+_MAX_POOLS = {nn.MaxPool2d, F.max_pool2d}
+_RESHAPES = {nn.Flatten, torch.flatten, torch.reshape, "flatten", "reshape", "view"}
+_AVERAGE_POOLS = {nn.AdaptiveAvgPool2d, nn.AvgPool2d, F.adaptive_avg_pool2d, F.avg_pool2d}
+_MEANS = {torch.mean, "mean"}
+_SIZES = {"dim", "item", "ndimension", "numel", "size"}
+_ARITHMETIC = {
+    operator.add,
+    operator.floordiv,
+    operator.getitem,
+    operator.mod,
+    operator.mul,
+    operator.neg,
+    operator.sub,
+    operator.truediv,
+}
+
+
+def module_of(node: fx.Node) -> nn.Module | None:
+    """The module that a node calls."""
+    if node.op != "call_module":
+        return None
+    return owner_of(node).get_submodule(str(node.target))
+
+
+def owner_of(node: fx.Node) -> fx.GraphModule:
+    """The module whose graph a node is in."""
+    owner = node.graph.owning_module
+    assert isinstance(owner, fx.GraphModule)
+    return owner
+
+
+def input_of(node: fx.Node) -> fx.Node:
+    """The first argument of a node that takes a tensor."""
+    source = node.args[0] if node.args else node.kwargs["input"]
+    assert isinstance(source, fx.Node)
+    return source
+
+
+def only_user_of(node: fx.Node) -> fx.Node | None:
+    """The node that uses a node, unless there are others."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def relu_of(node: fx.Node) -> Relu:
+    """True for a ReLU, "relu6" for a ReLU6, otherwise False."""
+    return _RELUS.get(_kind(node), False)
+
+
+def takes_relu(node: fx.Node) -> bool:
+    """Whether a ReLU behind a node fuses with it."""
+    return _kind(node) in (nn.BatchNorm2d, nn.Conv2d, nn.Linear) or is_add(node)
+
+
+def keeps_values(node: fx.Node) -> bool:
+    """Whether a node's output consists of its input's values, and so has its scale.
+
+    Dropout counts: what is deployed has none.
+    """
+    kind = _kind(node)
+    if kind in _MAX_POOLS:
+        module = module_of(node)
+        options = node.kwargs if module is None else vars(module)
+        return not options.get("return_indices")
+    return kind in _RESHAPES or kind in _DROPOUTS
+
+
+def is_average_pool(node: fx.Node) -> bool:
+    """Whether a node averages over height and width."""
+    if _kind(node) not in _MEANS:
+        return _kind(node) in _AVERAGE_POOLS
+    dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    return isinstance(dims, (tuple, list)) and set(dims) in ({2, 3}, {-2, -1})
+
+
+def is_add(node: fx.Node) -> bool:
+    """Whether a node adds two tensors that depend on the model's inputs."""
+    if _kind(node) not in _ADDS or len(node.args) != 2 or node.kwargs:
+        return False
+    if node.target == "add_" and only_user_of(input_of(node)) is not node:
+        return False  # the others see the sum
+    return all(isinstance(a, fx.Node) and _is_activation(a) for a in node.args)
+
+
+def _is_activation(node: fx.Node) -> bool:
+    """Whether a node makes a tensor that depends on the inputs: no constant, size or number."""
+    if node.op == "call_method":
+        return node.target not in _SIZES
+    if node.target is getattr:
+        return node.args[1] not in ("ndim", "shape")
+    if node.op == "call_function" and node.target in _ARITHMETIC:
+        return any(map(_is_activation, node.all_input_nodes))
+    return node.op != "get_attr"
+
+
+def _kind(node: fx.Node) -> object:
+    if node.op == "call_module":
+        return type(module_of(node))
+    return node.target if node.op in ("call_function", "call_method") else None
+
+
+def remove(node: fx.Node) -> None:
+    """Removes a node; its users get its input."""
+    node.replace_all_uses_with(input_of(node))
+    node.graph.erase_node(node)
+
+
+def replace_by_module(node: fx.Node, module: nn.Module, *args: Argument) -> None:
+    """Puts the call of a new module in the place of a node."""
+    path = add_module(node, module)
+    with node.graph.inserting_before(node):
+        call = node.graph.call_module(path, args)
+    call.meta = node.meta
+    node.replace_all_uses_with(call)
+    node.graph.erase_node(node)
+
+
+def add_module(node: fx.Node, module: nn.Module, suffix: str = "") -> str:
+    """Adds a module that belongs to a node, in the mode of the model.
+
+    Returns:
+        Its path: beside the module that the node calls, or in the one whose forward the node is in.
+    """
+    owner = owner_of(node)
+    if node.op == "call_module":
+        path = f"{node.target}{suffix}"
+    else:
+        scope = list(node.meta.get("nn_module_stack", {}))[-1:]
+        name = getattr(node.target, "__name__", node.target)
+        path = ".".join([*scope, f"{name}{suffix}"])
+    taken = {name for name, _ in owner.named_modules(remove_duplicate=False)}
+    candidates = itertools.chain([path], (f"{path}_{n}" for n in itertools.count(1)))
+    free = next(candidate for candidate in candidates if candidate not in taken)
+    owner.add_submodule(free, module.train(owner.training))
+    return free

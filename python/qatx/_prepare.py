@@ -1,0 +1,221 @@
+"""`prepare`: puts fake quantization into a model."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import torch
+from torch import fx, nn
+
+from qatx import nn as qnn
+from qatx._nodes import (
+    add_module,
+    input_of,
+    is_add,
+    is_average_pool,
+    keeps_values,
+    module_of,
+    only_user_of,
+    owner_of,
+    relu_of,
+    remove,
+    replace_by_module,
+)
+from qatx._trace import trace
+from qatx.nn._layer import QuantizedLayer, Relu, activation_fake_quantize
+from qatx.qconfig import QConfig
+
+
+def prepare(model: nn.Module, qconfig: QConfig | None = None) -> fx.GraphModule:
+    """Copies a float model into one that trains with quantized weights and activations.
+
+    `Conv2d` and `Linear` modules, with the batch normalization and the ReLU or ReLU6 behind them,
+    and additions of two tensors become modules of `qatx.nn`, under the path of the convolution or
+    linear layer. All else stays as it is, in float: among others transposed convolutions,
+    convolutions that do not pad with zeros, layers with hooks, `F.conv2d` and `F.linear`.
+
+    A value is quantized where it is made, once, if a convolution, a linear layer, an addition or an
+    average pooling uses it, directly or behind max pooling, reshaping or dropout. So are the
+    model's inputs. An exception: one operand of an addition that is the output of a convolution or
+    linear layer and is used nowhere else stays in float, because the addition is then done inside
+    that layer. The model's outputs are not quantized.
+
+    The forward is traced in evaluation mode: what the model does in training only (auxiliary
+    outputs) is left out. Dropout and batch normalization follow the mode of the prepared model.
+
+    Args:
+        model: A float32 model that torch.fx can trace. It is not changed, and nothing is shared
+            with the result.
+        qconfig: How to quantize; None for `QConfig()`: 8 bits, a scale for each output channel of a
+            weight, learned scales.
+
+    Returns:
+        A model in the mode of `model`. Call `qatx.calibrate` on it next.
+
+    Raises:
+        TypeError: `model` is not a module, or `qconfig` not a `QConfig`.
+        ValueError: `model` is prepared already, has nothing to quantize, or quantizable weights
+            that are not float32.
+        RuntimeError: torch.fx cannot trace `model`.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
+        >>> prepared = qatx.prepare(model)
+        >>> type(getattr(prepared, "0"))
+        <class 'qatx.nn.conv.Conv2d'>
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"qatx.prepare: model must be a torch.nn.Module, got {type(model).__name__}"
+        )
+    qconfig = QConfig() if qconfig is None else qconfig
+    if not isinstance(qconfig, QConfig):
+        raise TypeError(f"qatx.prepare: qconfig must be a qatx.QConfig, got {qconfig!r}")
+    for name, module in model.named_modules():
+        if isinstance(module, (QuantizedLayer, qnn.FakeQuantize)):
+            raise ValueError(
+                f"qatx.prepare: the model is prepared already: {name or 'it'} is a "
+                f"{type(module).__name__}"
+            )
+    prepared = trace(model)
+    _put_layers_in(prepared.graph, qconfig)
+    _quantize_values(prepared.graph, qconfig)
+    if not any(isinstance(module, QuantizedLayer) for module in prepared.modules()):
+        raise ValueError(
+            f"qatx.prepare: {type(model).__name__} has nothing to quantize: no torch.nn.Conv2d, "
+            "torch.nn.Linear or addition"
+        )
+    prepared.delete_all_unused_submodules()
+    for module in prepared.modules():
+        if type(module) is nn.Module:  # in the place of containers; torch.fx has made them
+            module.training = prepared.training
+    prepared.graph.lint()
+    prepared.recompile()
+    return prepared
+
+
+def _put_layers_in(graph: fx.Graph, qconfig: QConfig) -> None:
+    """Makes each conv-bn-relu, linear-relu and add-relu one node, with its output in float."""
+    calls = _count_calls(graph)
+    device = _device_of(graph)
+    for node in graph.nodes:
+        if is_add(node):
+            relu = _absorb_relu(node)
+            add = qnn.Add(qconfig=qconfig, relu=relu, quantize_output=False, device=device)
+            replace_by_module(node, add, *node.args)
+        elif _is_quantizable(module_of(node)):
+            # What is behind a layer that is called in two places may differ between them.
+            fuse = calls[node.target] == 1
+            bn = _absorb_batch_norm(node, calls) if fuse else None
+            relu = fuse and _absorb_relu(node)
+            try:
+                layer = _quantized(module_of(node), bn, qconfig, relu)
+            except ValueError as error:
+                raise ValueError(f"qatx.prepare: {node.target}: {error}") from error
+            owner_of(node).set_submodule(str(node.target), layer)
+
+
+def _is_quantizable(module: nn.Module | None) -> bool:
+    if type(module) is nn.Conv2d and module.padding_mode != "zeros":
+        return False
+    if type(module) not in (nn.Conv2d, nn.Linear):
+        return False
+    assert module is not None
+    return not (module._forward_pre_hooks or module._forward_hooks)  # they may do anything
+
+
+def _quantized(
+    module: nn.Module | None, bn: nn.BatchNorm2d | None, qconfig: QConfig, relu: Relu
+) -> nn.Module:
+    """The layer of `qatx.nn` for a float one, with its output in float."""
+    if isinstance(module, nn.Linear):
+        return qnn.Linear._adopt(module, qconfig, relu, quantize_output=False)
+    assert isinstance(module, nn.Conv2d)
+    if bn is None:
+        return qnn.Conv2d._adopt(module, qconfig, relu, quantize_output=False)
+    return qnn.ConvBn2d._adopt(module, qconfig, relu, quantize_output=False)._adopt_bn(bn)
+
+
+def _absorb_batch_norm(node: fx.Node, calls: Counter[object]) -> nn.BatchNorm2d | None:
+    """Removes batch normalization behind a node that can be folded, and returns its module."""
+    user = only_user_of(node)
+    bn = None if user is None else module_of(user)
+    if user is None or type(bn) is not nn.BatchNorm2d:
+        return None
+    if calls[user.target] > 1 or bn.running_mean is None:
+        return None
+    remove(user)
+    owner_of(node).delete_submodule(str(user.target))
+    return bn
+
+
+def _absorb_relu(node: fx.Node) -> Relu:
+    """Removes the ReLU behind a node and says which it is."""
+    user = only_user_of(node)
+    relu = False if user is None else relu_of(user)
+    if user is not None and relu:
+        remove(user)
+    return relu
+
+
+def _quantize_values(graph: fx.Graph, qconfig: QConfig) -> None:
+    """Quantizes what integer operators read, where it is made."""
+    values = set()
+    for node in graph.nodes:
+        for source in _integer_inputs(node):
+            while keeps_values(source):
+                source = input_of(source)
+            values.add(source)
+    calls = _count_calls(graph)
+    device = _device_of(graph)
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    for node in graph.nodes:
+        if node not in values:
+            continue
+        fake_quantize = activation_fake_quantize(qconfig, device)
+        layer = module_of(node)
+        if isinstance(layer, QuantizedLayer) and calls[node.target] == 1:
+            layer.output_fake_quantize = fake_quantize.train(owner_of(node).training)
+            continue
+        path = add_module(node, fake_quantize, "_fake_quantize")
+        with graph.inserting_after(inputs[-1] if node in inputs else node):
+            quantized = graph.call_module(path, (node,))
+        node.replace_all_uses_with(quantized, lambda user, new=quantized: user is not new)
+
+
+def _integer_inputs(node: fx.Node) -> list[fx.Node]:
+    """The values that a node, run in integers, reads as integers."""
+    layer = module_of(node)
+    if isinstance(layer, qnn.Add):
+        fused = _fused_operand(node)
+        return [operand for operand in node.all_input_nodes if operand is not fused]
+    if isinstance(layer, (qnn.Conv2d, qnn.Linear)) or is_average_pool(node):
+        return [input_of(node)]
+    return []
+
+
+def _fused_operand(add: fx.Node) -> fx.Node | None:
+    """The operand inside whose layer the addition is done.
+
+    Of two it is the later one, because the other operand must be there by then.
+    """
+    operands = add.all_input_nodes
+    return max(filter(_can_add, operands), default=None) if len(operands) == 2 else None
+
+
+def _can_add(node: fx.Node) -> bool:
+    layer = module_of(node)
+    if not isinstance(layer, (qnn.Conv2d, qnn.Linear)):
+        return False
+    return not layer.relu and only_user_of(node) is not None
+
+
+def _count_calls(graph: fx.Graph) -> Counter[object]:
+    return Counter(node.target for node in graph.nodes if node.op == "call_module")
+
+
+def _device_of(graph: fx.Graph) -> torch.device:
+    assert graph.owning_module is not None
+    tensors = itertools.chain(graph.owning_module.parameters(), graph.owning_module.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))

@@ -1,0 +1,8 @@
+"""Modules that train with quantized values; `qatx.prepare` puts them in."""
+
+from qatx.nn.add import Add
+from qatx.nn.conv import Conv2d, ConvBn2d
+from qatx.nn.fake_quantize import FakeQuantize
+from qatx.nn.linear import Linear
+
+__all__ = ["Add", "Conv2d", "ConvBn2d", "FakeQuantize", "Linear"]

@@ -1,0 +1,87 @@
+"""Quantized linear layer."""
+
+from __future__ import annotations
+
+import copy
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from qatx.nn._layer import Device, Relu, WeightedLayer
+from qatx.qconfig import QConfig
+
+
+class Linear(nn.Linear, WeightedLayer):
+    """`torch.nn.Linear` with a quantized weight, then an optional ReLU, then a quantized output.
+
+    Takes float32 `[..., in_features]`, whose values should be quantized already: by the layer that
+    made them or by a `FakeQuantize`.
+
+    Args:
+        in_features, out_features, bias, device: As in `torch.nn.Linear`.
+        qconfig: How to quantize; None for `QConfig()`.
+        relu: False, True or "relu6".
+        quantize_output: Whether the output is quantized.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        device: Device = None,
+        qconfig: QConfig | None = None,
+        relu: Relu = False,
+        quantize_output: bool = True,
+    ) -> None:
+        super().__init__(in_features, out_features, bias=bias, device=device)
+        qconfig = qconfig or QConfig()
+        self._init_weight(qconfig, out_features, device)
+        self._init_output(qconfig, relu, quantize_output, device)
+
+    @classmethod
+    def from_float(
+        cls,
+        linear: nn.Linear,
+        *,
+        qconfig: QConfig | None = None,
+        relu: Relu = False,
+        quantize_output: bool = True,
+    ) -> Self:
+        """Makes the quantized twin of a float layer: a copy, on its device, in its mode.
+
+        Raises:
+            ValueError: `linear` is not float32.
+        """
+        return cls._adopt(copy.deepcopy(linear), qconfig, relu, quantize_output)
+
+    @classmethod
+    def _adopt(
+        cls,
+        linear: nn.Linear,
+        qconfig: QConfig | None,
+        relu: Relu = False,
+        quantize_output: bool = True,
+    ) -> Self:
+        """`from_float` that takes the parameters themselves, so that tied weights stay tied."""
+        module = cls(
+            linear.in_features,
+            linear.out_features,
+            linear.bias is not None,
+            device="meta",
+            qconfig=qconfig,
+            relu=relu,
+            quantize_output=quantize_output,
+        )
+        return module._take_over(linear)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+        """Returns float32 `[..., out_features]`."""
+        weight = self.weight_fake_quantize(self.weight)
+        return self._finish(F.linear(input, weight, self.bias))
+
+    def extra_repr(self) -> str:
+        """Torch's, and the ReLU."""
+        return f"{super().extra_repr()}, {self._relu_repr()}"

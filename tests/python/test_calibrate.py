@@ -1,0 +1,179 @@
+import copy
+import math
+
+import pytest
+import qatx
+import torch
+from models import Residual, quantized_values
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+def prepared() -> nn.Module:
+    return qatx.prepare(Residual())
+
+
+def scales(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Scales and zero points, weights' and activations'."""
+    state = model.state_dict()
+    return {name: state[name].clone() for name in state if "fake_quantize." in name}
+
+
+def test_sets_every_scale():
+    model = prepared()
+    x = torch.randn(8, 3, 8, 8)
+    qatx.calibrate(model, x)
+    states = {m.state for m in model.modules() if isinstance(m, qatx.nn.FakeQuantize)}
+    assert states == {"train"}
+    torch.testing.assert_close(model.x_fake_quantize.scale.item(), (x.max() - x.min()).item() / 255)
+    conv = model.conv1
+    factor = conv.bn.weight / (conv.bn.running_var + conv.bn.eps).sqrt()
+    folded = (conv.weight * factor[:, None, None, None]).detach()
+    torch.testing.assert_close(
+        conv.weight_fake_quantize.scale.data, folded.abs().amax((1, 2, 3)) / 127
+    )
+
+
+def test_activations_are_observed_in_float_and_in_evaluation_mode():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Conv2d(4, 4, 3))
+    x = torch.randn(8, 3, 8, 8)
+    prepared = qatx.prepare(model.train())
+    qatx.calibrate(prepared, x)
+    y = model[:2].eval()(x)
+    fake_quantize = getattr(prepared, "0").output_fake_quantize
+    torch.testing.assert_close(fake_quantize.observed_min, y.min())
+    torch.testing.assert_close(fake_quantize.observed_max, y.max())
+
+
+def test_the_forms_of_data_are_equal():
+    x, labels = torch.randn(6, 3, 8, 8), torch.arange(6)
+    results = []
+    for data in (
+        x,
+        [x[:2], x[2:]],
+        ((batch,) for batch in x.split(2)),
+        [[x, labels]],
+        DataLoader(TensorDataset(x, labels), batch_size=4),
+        [{"image": x}],
+    ):
+        torch.manual_seed(0)
+        model = prepared()
+        forward = (
+            (lambda model, batch: model(batch["image"]))
+            if isinstance(data, list) and isinstance(data[0], dict)
+            else None
+        )
+        qatx.calibrate(model, data, forward=forward)
+        results.append(scales(model))
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], rtol=1e-6, atol=1e-6)
+
+
+def test_order_of_batches_does_not_matter():
+    model = prepared()
+    batches = [torch.randn(2, 3, 8, 8) * k for k in (1, 5, 2)]
+    qatx.calibrate(model, batches)
+    first = scales(model)
+    qatx.calibrate(model, batches[::-1])
+    torch.testing.assert_close(scales(model), first, rtol=0, atol=0)
+
+
+def test_calibrating_again_forgets():
+    model = prepared()
+    x = torch.randn(2, 3, 8, 8)
+    qatx.calibrate(model, x)
+    first = scales(model)
+    qatx.calibrate(model, 10 * x)
+    assert model.x_fake_quantize.scale > 9 * first["x_fake_quantize.scale"]
+    qatx.calibrate(model, x)
+    torch.testing.assert_close(scales(model), first, rtol=0, atol=0)
+
+
+def test_modes_and_gradients_are_restored():
+    model = prepared().train()
+    model.conv1.eval()
+    modes = [module.training for module in model.modules()]
+    seen = []
+
+    def forward(model, x):
+        seen.append((model.training, model.conv2.training, torch.is_grad_enabled()))
+        model(x)
+
+    qatx.calibrate(model, torch.rand(2, 3, 8, 8), forward=forward)
+    assert seen == [(False, False, False)]
+    assert [module.training for module in model.modules()] == modes
+    assert torch.is_grad_enabled()
+
+
+def failing_batches():
+    yield torch.rand(2, 3, 8, 8)
+    raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (failing_batches, OSError, "the disk is gone"),
+        (lambda: [torch.rand(2, 5, 8, 8)], RuntimeError, "channels"),
+        (lambda: [torch.rand(2, 3, 8, 8), "image"], TypeError, r"batch must be a tensor.* got str"),
+        (lambda: [()], TypeError, "got tuple"),
+        (lambda: [{"x": 1}], TypeError, "got dict; use the argument forward"),
+        (list, ValueError, "data is empty; give at least one batch"),
+        (
+            lambda: torch.full((2, 3, 8, 8), math.nan),
+            ValueError,
+            "x_fake_quantize: no finite value was observed",
+        ),
+        (
+            lambda: torch.rand(2, 3, 8, 8).double(),
+            TypeError,
+            r"input must be float32, got torch\.float64",
+        ),
+    ],
+)
+def test_failure_leaves_everything_as_it_was(data, error, message, calibrated):
+    model = prepared().train()
+    if calibrated:
+        qatx.calibrate(model, torch.rand(2, 3, 8, 8))
+        model.conv1.output_fake_quantize.freeze()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(error, match=message):
+        qatx.calibrate(model, data())
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0, equal_nan=True)
+    assert all(module.training for module in model.modules())
+    assert torch.is_grad_enabled()
+    frozen = model.conv1.output_fake_quantize.scale
+    assert frozen.requires_grad != calibrated
+
+
+def test_needs_something_to_calibrate():
+    with pytest.raises(ValueError, match=r"nothing to calibrate; call qatx\.prepare first"):
+        qatx.calibrate(Residual(), torch.rand(2, 3, 8, 8))
+
+
+def test_a_layer_that_data_does_not_reach_is_named():
+    class Branch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = qatx.nn.Linear(2, 2), qatx.nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.used(x)
+
+    with pytest.raises(
+        ValueError, match=r"unused\.weight_fake_quantize: no finite value .* 2 of 2"
+    ):
+        qatx.calibrate(Branch(), torch.rand(3, 2))
+
+
+def test_constant_and_zero_data_give_a_model_that_works():
+    for x in (torch.zeros(2, 3, 8, 8), torch.full((2, 3, 8, 8), -2.0)):
+        model = prepared()
+        qatx.calibrate(model, x)
+        assert model.eval()(x).isfinite().all()
+        assert torch.equal(model.x_fake_quantize(x), x)
+
+
+def test_names_of_what_is_quantized_are_names_in_errors():
+    assert "x_fake_quantize" in quantized_values(prepared())
