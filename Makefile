@@ -40,7 +40,7 @@ test: build
 	python -m pytest $(ARGS)
 
 test-sanitize: setup
-	cmake -S . -B build/sanitize -G Ninja -DPython_EXECUTABLE=$(CURDIR)/.venv/bin/python \
+	cmake -S . -B build/sanitize -G Ninja -DPython_EXECUTABLE="$(CURDIR)/.venv/bin/python" \
 	  -DQATX_SANITIZE=address,undefined -DQATX_BUILD_EXAMPLES=OFF
 	cmake --build build/sanitize
 	ctest --test-dir build/sanitize --verbose --no-tests=error

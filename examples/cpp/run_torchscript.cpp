@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <iomanip>
 #include <iostream>
@@ -97,13 +98,10 @@ Options parse_options(const std::vector<std::string>& arguments) {
   return options;
 }
 
-std::vector<char> read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::vector<char> content{std::istreambuf_iterator<char>(file), {}};
-  if (!file || content.empty()) {
-    throw std::runtime_error("cannot read " + path + ": missing or empty");
+void check_exists(const std::string& path) {
+  if (!std::filesystem::is_regular_file(path)) {
+    throw std::runtime_error("there is no file " + path);
   }
-  return content;
 }
 
 // Opened before the evaluation, so that a path that cannot be written costs no time.
@@ -115,36 +113,51 @@ std::ofstream open_for_writing(const std::string& path) {
   return file;
 }
 
+// What LibTorch says of a file, which is about archives and records: the first line is enough.
+std::runtime_error cannot_load(const std::string& path, const std::exception& error) {
+  const std::string message = error.what();
+  return std::runtime_error("cannot load " + path + ": " + message.substr(0, message.find('\n')));
+}
+
 TestSet load_test_set(const std::string& path) {
-  TestSet test_set;
+  check_exists(path);
+  c10::IValue value;
   try {
-    const auto entries = torch::jit::pickle_load(read_file(path)).toGenericDict();
-    test_set = {entries.at("images").toTensor(), entries.at("labels").toTensor()};
+    std::ifstream file(path, std::ios::binary);
+    value = torch::jit::pickle_load({std::istreambuf_iterator<char>(file), {}});
   } catch (const std::exception& error) {
-    // LibTorch's own messages are about archives and records; the first line says enough.
-    const std::string message = error.what();
-    throw std::runtime_error("cannot load the test set " + path + ": " +
-                             message.substr(0, message.find('\n')));
+    throw cannot_load(path, error);
   }
+  const auto tensor = [&](const char* name) {
+    if (value.isGenericDict()) {
+      const auto entries = value.toGenericDict();
+      const auto entry = entries.find(name);
+      if (entry != entries.end() && entry->value().isTensor()) {
+        return entry->value().toTensor();
+      }
+    }
+    return at::Tensor();
+  };
+  const TestSet test_set{tensor("images"), tensor("labels")};
   const auto& [images, labels] = test_set;
-  if (images.scalar_type() != at::kFloat || images.dim() != 4 ||
-      labels.scalar_type() != at::kLong || labels.dim() != 1 || labels.size(0) != images.size(0) ||
-      labels.numel() == 0) {
+  if (!images.defined() || images.scalar_type() != at::kFloat || images.dim() != 4 ||
+      !labels.defined() || labels.scalar_type() != at::kLong || labels.dim() != 1 ||
+      labels.size(0) != images.size(0) || labels.size(0) == 0) {
     throw std::runtime_error("the test set " + path +
-                             " must hold float32 images [N, C, H, W] and int64 labels [N], N >= 1");
+                             " must be a dict with float32 images [N, C, H, W] and int64 labels "
+                             "[N], N >= 1");
   }
   return test_set;
 }
 
 torch::jit::Module load_model(const std::string& path) {
-  read_file(path);  // a missing file is named without LibTorch's backtrace
+  check_exists(path);
   try {
     torch::jit::Module model = torch::jit::load(path);
     model.eval();
     return model;
-  } catch (const c10::Error& error) {
-    throw std::runtime_error("cannot load the model " + path + ": " +
-                             error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    throw cannot_load(path, error);
   }
 }
 
@@ -216,8 +229,8 @@ void run(const Options& options) {
     const double one = median_seconds(model, test_set.images.narrow(0, 0, 1));
     const double many = median_seconds(model, test_set.images.narrow(0, 0, large));
     const double rate = static_cast<double>(large) / many;
-    std::cout << one * 1e3 << " ms an image at batch 1, " << std::setprecision(0) << rate
-              << " images/s at batch " << large << "\n";
+    std::cout << std::setprecision(3) << one * 1e3 << " ms an image at batch 1, "
+              << std::setprecision(0) << rate << " images/s at batch " << large << "\n";
     json_file << std::setprecision(9) << "{\"images\": " << count << ", \"correct\": " << correct
               << ", \"accuracy\": " << accuracy << ", \"threads\": " << at::get_num_threads()
               << ", \"ms_per_image_batch_1\": " << one * 1e3
@@ -232,7 +245,12 @@ void run(const Options& options) {
 
 int main(int argc, char** argv) {
   try {
-    run(parse_options({argv + 1, argv + argc}));
+    const std::vector<std::string> arguments(argv + 1, argv + argc);
+    if (arguments == std::vector<std::string>{"--help"}) {
+      std::cout << kUsage;
+    } else {
+      run(parse_options(arguments));
+    }
     return 0;
   } catch (const UsageError& error) {
     std::cerr << "error: " << error.what() << "\n\n" << kUsage;

@@ -41,6 +41,7 @@ CPP_PROGRAM = HERE.parents[1] / "build" / "cmake" / "bin" / "run_torchscript"
 
 FLOAT_EPOCHS, FLOAT_LR, FLOAT_WARMUP = 6, 0.15, 0.25
 QAT_EPOCHS, QAT_LR = 2, 0.005
+DIGITS_PASSES = 6  # times as many epochs for the few digits
 LABEL_SMOOTHING = 0.05
 WEIGHT_DECAY = 5e-4
 NUM_CALIBRATION_IMAGES = 1000
@@ -56,12 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.manual_seed(options.seed)
     try:
         dataset = load(options.data)
-    except DataError as error:
+        if options.quick:
+            dataset = dataset.subset(*QUICK_SUBSET)
+        passes = DIGITS_PASSES if dataset.name == DIGITS else 1
+        options.epochs = options.epochs or passes * (1 if options.quick else FLOAT_EPOCHS)
+        options.qat_epochs = options.qat_epochs or passes * (1 if options.quick else QAT_EPOCHS)
+        return run(options, dataset, Console())
+    except (DataError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if options.quick:
-        dataset = dataset.subset(*QUICK_SUBSET)
-    return run(options, dataset, Console())
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -75,8 +79,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cpp-program", type=Path, default=CPP_PROGRAM, help="run_torchscript")
     options = parser.parse_args(arguments)
-    options.epochs = options.epochs or (1 if options.quick else FLOAT_EPOCHS)
-    options.qat_epochs = options.qat_epochs or (1 if options.quick else QAT_EPOCHS)
+    options.cpp_program = options.cpp_program.resolve()
     if not options.cpp_program.is_file():
         parser.error(f"{options.cpp_program} does not exist: `make build` builds it")
     return options

@@ -70,30 +70,38 @@ def check_claims(
         Check("INT8 at least 2x as fast at batch 1", f"{one:.2f}x", one >= 2),
         Check("INT8 at least 2x as fast at batch 64", f"{many:.2f}x", many >= 2),
         Check(
-            "converted model predicts as the QAT model, 99.95 % of the images",
+            "Converted predicts as the QAT model, 99.95 %",
             f"{converted:.2%}",
             converted >= 0.9995,
         ),
-        Check("C++ predicts as Python, every image", f"{cpp:.2%}", cpp == 1.0),
+        Check("C++ predicts as Python, all images", f"{cpp:.2%}", cpp == 1.0),
     ]
 
 
 def results_table(rows: Sequence[Row]) -> Table:
     """The comparison, one line a model."""
-    table = Table()
-    for header in ("model", "accuracy", "file", "batch 1", "batch 64"):
-        table.add_column(header, justify="left" if header == "model" else "right")
-    table.add_column("ratio to FP32: file, speed at batch 1, at 64", justify="right")
+    table = Table("model")
+    for header in (
+        "accuracy",
+        "file\nkB",
+        "batch 1\nms/image",
+        "batch 64\nimages/s",
+        "file\nx FP32",
+        "speed 1\nx FP32",
+        "speed 64\nx FP32",
+    ):
+        table.add_column(header, justify="right")
     for row in rows:
         ratios = row.ratios(rows[0])
         table.add_row(
             row.model,
             f"{row.accuracy:.2%}",
-            f"{row.file_bytes / 1000:,.0f} kB",
-            f"{row.ms_per_image:.3f} ms",
-            f"{row.images_per_second:,.0f} images/s",
-            f"{ratios['file_bytes']:.3f}x, {ratios['speed_batch_1']:.2f}x, "
-            f"{ratios['speed_batch_64']:.2f}x",
+            f"{row.file_bytes / 1000:,.0f}",
+            f"{row.ms_per_image:.3f}",
+            f"{row.images_per_second:,.0f}",
+            f"{ratios['file_bytes']:.3f}",
+            f"{ratios['speed_batch_1']:.2f}",
+            f"{ratios['speed_batch_64']:.2f}",
         )
     return table
 
@@ -162,11 +170,12 @@ def plot_training(float_history: History, qat_history: History, path: Path) -> N
         test = [100 * value for value in history.test_accuracies]
         train = [100 * value for value in history.train_accuracies]
         accuracy_axes.plot(ends, test, "o-", color=color, label=f"{label}, test images")
-        accuracy_axes.plot(ends, train, "o:", color=color, label=f"{label}, augmented training")
+        accuracy_axes.plot(ends, train, "s:", color=color, mfc="none", label=f"{label}, training")
         start += epochs
-    loss_axes.set(xlabel="epoch", ylabel="training loss", title="Training loss", yscale="log")
-    accuracy_axes.set(xlabel="epoch", ylabel="accuracy, %", title="Accuracy")
+    loss_axes.set(ylabel="training loss", title="Training loss")
+    accuracy_axes.set(ylabel="accuracy, %", title="Accuracy")
     for axes in (loss_axes, accuracy_axes):
+        axes.set(xlabel="epoch", xlim=(0, start + 0.1))
         axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(path, dpi=150)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -80,6 +81,7 @@ def train(
     steps_per_epoch = len(dataset.train_labels) // BATCH_SIZE
     num_steps = schedule.epochs * steps_per_epoch
     history = History()
+    test_images = dataset.normalize(dataset.test_images)
     with _progress(console) as progress:
         task = progress.add_task(title, total=num_steps, loss=math.nan, accuracy=math.nan)
         for epoch in range(schedule.epochs):
@@ -100,14 +102,14 @@ def train(
                 history.losses.append(loss.item())
                 _show(progress, task, loss.item(), hits / BATCH_SIZE)
             model.eval()
-            history.train_accuracies.append(correct / (steps_per_epoch * BATCH_SIZE))
-            test_images = dataset.normalize(dataset.test_images)
-            history.test_accuracies.append(accuracy_of(model, test_images, dataset.test_labels))
+            mean_loss = statistics.mean(history.losses[-steps_per_epoch:])
+            train_accuracy = correct / (steps_per_epoch * BATCH_SIZE)
+            test_accuracy = accuracy_of(model, test_images, dataset.test_labels)
+            history.train_accuracies.append(train_accuracy)
+            history.test_accuracies.append(test_accuracy)
             progress.console.print(
-                f"  epoch {epoch + 1} of {schedule.epochs}: "
-                f"loss {sum(history.losses[-steps_per_epoch:]) / steps_per_epoch:.3f}, "
-                f"accuracy {history.train_accuracies[-1]:.2%} on augmented training images, "
-                f"{history.test_accuracies[-1]:.2%} on test images"
+                f"  epoch {epoch + 1} of {schedule.epochs}: loss {mean_loss:.3f}, "
+                f"accuracy {train_accuracy:.2%} training, {test_accuracy:.2%} test"
             )
     return history
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from pickle import UnpicklingError
 
 import qatx
 import torch
@@ -27,8 +28,11 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
 
-    test_set = torch.load(args.test_set)
-    model = qatx.load(args.model)
+    try:
+        model = qatx.load(args.model)
+        test_set = torch.load(args.test_set)
+    except (EOFError, OSError, RuntimeError, UnpicklingError) as error:
+        parser.exit(1, f"error: {error}\n")
     classes = predict(model, test_set["images"])
     print(f"accuracy {agreement(classes, test_set['labels']):.2%}")
     if args.predictions:

@@ -45,6 +45,17 @@ def randomize_batch_norm(model: nn.Module) -> nn.Module:
     return model
 
 
+def learn_statistics(model: nn.Module, x: Tensor) -> nn.Module:
+    """Gives batch normalization the statistics that it meets with these inputs."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    model.train()(x)
+    for norm in norms:
+        norm.momentum = 0.1
+    return model
+
+
 def quantized_values(model: nn.Module) -> set[str]:
     """The paths of what quantizes activations."""
     return {

@@ -40,8 +40,10 @@ def test_not_a_module():
 
 
 def test_inputs_of_another_form(model):
-    with pytest.raises(TypeError, match="must be a tensor or a tuple, got list"):
+    with pytest.raises(TypeError, match="must be a tensor or a tuple of tensors, got list"):
         qatx.convert(model, [X])
+    with pytest.raises(TypeError, match=r"example_inputs\[1\] must be a tensor, got int"):
+        qatx.convert(model, (X, 1))
 
 
 def test_inputs_that_do_not_fit(model):

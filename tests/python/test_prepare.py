@@ -5,7 +5,7 @@ import pytest
 import qatx
 import torch
 import torch.nn.functional as F
-from models import Residual, layers, quantized_values, randomize_batch_norm
+from models import Residual, layers, learn_statistics, quantized_values, randomize_batch_norm
 from qatx import QConfig, QuantSpec
 from torch import nn
 
@@ -105,10 +105,7 @@ def test_no_random_number_is_drawn():
 
 def test_an_optimizer_made_early_has_all_that_is_learned():
     x = torch.rand(4, 3, 8, 8)
-    model = Residual()
-    for _ in range(50):
-        model(x)  # batch normalization learns the statistics that it will meet
-    prepared = qatx.prepare(model)
+    prepared = qatx.prepare(learn_statistics(Residual(), x))
     optimizer = torch.optim.SGD(prepared.parameters(), lr=0.1)
     qatx.calibrate(prepared, x)
     before = {name: p.detach().clone() for name, p in prepared.named_parameters()}

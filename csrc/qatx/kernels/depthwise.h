@@ -19,7 +19,9 @@ struct DepthwiseArgs {
 
 struct DepthwiseKernel {
   int64_t block;  // channels per block
+  // Bytes of the packed form of weight[channels][taps], a multiple of 64.
   size_t (*packed_bytes)(int64_t channels, int64_t taps);
+  // `packed` is aligned to 64 bytes; every byte of it is written.
   void (*pack)(const int8_t* weight, int64_t channels, int64_t taps, void* packed);
   void (*run)(const DepthwiseArgs& args, int64_t row_begin, int64_t row_end);
 };

@@ -23,7 +23,7 @@ struct QParams {
 //   out_f32[r][c] = y     or
 //   out_u8[r][c]  = min(max(rint(y * out.inv_scale) + out.zero_point, out.quant_min),
 //   out.quant_max)
-// Rows are `*_stride` elements apart.
+// NaN stays NaN in out_f32 and becomes zero_point in out_u8. Rows are `*_stride` elements apart.
 struct Epilogue {
   const float* scale;  // padded by the caller to whole blocks of columns, like bias and the
                        // accumulator's start

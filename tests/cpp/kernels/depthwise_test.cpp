@@ -18,7 +18,9 @@ class DepthwiseTest : public LayerTest {
     shape.columns = shape.channels;
     const Input input(*this, shape, options);
     const Buffer<int8_t> weight = random_weights(shape.channels * shape.taps, options);
-    Buffer<int8_t> packed(static_cast<int64_t>(kernel().packed_bytes(shape.channels, shape.taps)));
+    const size_t bytes = kernel().packed_bytes(shape.channels, shape.taps);
+    ASSERT_EQ(bytes % 64, 0u);
+    Buffer<int8_t> packed(static_cast<int64_t>(bytes));
     kernel().pack(weight.data(), shape.channels, shape.taps, packed.data());
     ASSERT_TRUE(packed.zones_intact());
 

@@ -83,7 +83,7 @@ class Buffer {
   }
 
  private:
-  static constexpr size_t kZone = kOverRead;
+  static constexpr size_t kZone = 64;
   static constexpr uint8_t kCanary = 0xa5;
 
   static bool all_canary(const uint8_t* begin, const uint8_t* end) {

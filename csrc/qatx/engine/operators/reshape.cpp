@@ -1,6 +1,7 @@
 #include <c10/util/Exception.h>
 #include <c10/util/accumulate.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "qatx/engine/operators/operators.h"
@@ -27,19 +28,21 @@ class Reshape final : public Operator {
   Shape output_shape(std::span<const Shape> inputs) const override {
     const Shape& in = inputs[0];
     Shape out = sizes_;
-    for (size_t d = 0; d < out.size(); ++d) {
-      if (out[d] != 0) continue;
-      TORCH_CHECK_VALUE(d < in.size(), "qatx program: reshape '", name_, "' keeps dimension ", d,
-                        ", which an input of shape ", in, " lacks");
-      out[d] = in[d];
+    // What -1 stands for: the sizes that are not kept over those that are given. Kept ones stay out of it, for they may be 0.
+    int64_t rest = 1;
+    for (size_t d = 0; d < std::max(in.size(), out.size()); ++d) {
+      const bool kept = d < out.size() && out[d] == 0;
+      TORCH_CHECK_VALUE(!kept || d < in.size(), "qatx program: reshape '", name_,
+                        "' keeps dimension ", d, ", which an input of shape ", in, " lacks");
+      if (kept) {
+        out[d] = in[d];
+      } else if (d < in.size()) {
+        rest *= in[d];
+      }
     }
+    for (const int64_t size : sizes_) rest /= std::max<int64_t>(size, 1);
+    std::replace(out.begin(), out.end(), int64_t{-1}, rest);
     const int64_t numel = c10::multiply_integers(in);
-    const auto open = std::find(out.begin(), out.end(), -1);
-    if (open != out.end()) {
-      *open = 1;
-      const int64_t rest = c10::multiply_integers(out);
-      *open = rest == 0 ? 0 : numel / rest;
-    }
     TORCH_CHECK_VALUE(c10::multiply_integers(out) == numel, "qatx program: reshape '", name_,
                       "' cannot give shape ", in, " the sizes ", sizes_);
     return out;

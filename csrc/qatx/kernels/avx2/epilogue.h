@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include "qatx/kernels/avx2/mask.h"
+#include "qatx/kernels/code_bounds.h"
 #include "qatx/kernels/epilogue.h"
 
 // The steps of Epilogue for 16 columns at a time.
@@ -28,8 +29,7 @@ class Finish {
   explicit Finish(const Epilogue& epilogue)
       : epilogue_(epilogue),
         zero_point_(static_cast<int16_t>(epilogue.out.zero_point)),
-        low_(bound(epilogue.clamp_min, epilogue.out)),
-        high_(bound(epilogue.clamp_max, epilogue.out)) {}
+        bounds_(epilogue) {}
 
   void operator()(const __m256i (&acc)[2], int64_t row, int64_t column, int64_t columns) const {
     __m256 y[2];
@@ -50,15 +50,6 @@ class Finish {
   }
 
  private:
-  // What y becomes, less the zero point.
-  static float bound(float y, const QParams& out) {
-    const auto zero_point = static_cast<float>(out.zero_point);
-    const float low = static_cast<float>(out.quant_min) - zero_point;
-    const float high = static_cast<float>(out.quant_max) - zero_point;
-    const float rounded = __builtin_rintf(y * out.inv_scale);
-    return rounded < low ? low : rounded > high ? high : rounded;
-  }
-
   void add_residual(__m256 (&y)[2], const uint8_t* residual, int64_t columns) const {
     alignas(16) uint8_t codes[kColumns] = {};
     copy_bytes(codes, residual, columns);
@@ -71,16 +62,13 @@ class Finish {
     }
   }
 
-  // Clamping and quantization in fewer operations than the contract writes down, with the same
-  // result: every step of it is monotonic, so that the clamps of y and of the code become one clamp
-  // before the rounding, whose bounds are integers.
   void store_codes(const __m256 (&y)[2], uint8_t* out, int64_t columns) const {
     __m256i codes[2];  // less the zero point; 0 for NaN
     for (int v = 0; v < 2; ++v) {
       const __m256 scaled = _mm256_mul_ps(y[v], _mm256_set1_ps(epilogue_.out.inv_scale));
       const __m256 no_nan = _mm256_cmp_ps(scaled, scaled, _CMP_ORD_Q);
-      const __m256 clamped =
-          _mm256_min_ps(_mm256_max_ps(scaled, _mm256_set1_ps(low_)), _mm256_set1_ps(high_));
+      const __m256 clamped = _mm256_min_ps(_mm256_max_ps(scaled, _mm256_set1_ps(bounds_.low)),
+                                           _mm256_set1_ps(bounds_.high));
       codes[v] = _mm256_cvtps_epi32(_mm256_and_ps(
           no_nan, _mm256_round_ps(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)));
     }
@@ -107,8 +95,7 @@ class Finish {
 
   const Epilogue& epilogue_;
   int16_t zero_point_;
-  float low_;
-  float high_;
+  CodeBounds bounds_;
 };
 
 }  // namespace

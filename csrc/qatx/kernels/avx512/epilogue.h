@@ -1,6 +1,8 @@
 #pragma once
 
 #include "qatx/kernels/avx512/intrinsics.h"
+#include "qatx/kernels/avx512/mask.h"
+#include "qatx/kernels/code_bounds.h"
 #include "qatx/kernels/epilogue.h"
 
 // The steps of Epilogue for 16 columns at a time.
@@ -8,32 +10,20 @@
 namespace qatx::kernels::avx512 {
 namespace {
 
-// The first `count` of 16 (64) elements; count may also be more or negative.
-inline __mmask16 first_16(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xffffu : count > 0 ? (1u << count) - 1 : 0u);
-}
-
-inline __mmask64 first_64(int64_t count) {
-  return count >= 64 ? ~0ull : count > 0 ? (1ull << count) - 1 : 0;
-}
-
-// Clamping and quantization in fewer operations than the contract writes down, with the same
-// result: every step of it is monotonic, so that the clamps of y and of the code become one clamp
-// before the rounding, whose bounds are integers.
+// From y before its clamp to codes.
 class Requantize {
  public:
   explicit Requantize(const Epilogue& epilogue)
       : inv_scale_(epilogue.out.inv_scale),
-        low_(bound(epilogue.clamp_min, epilogue.out)),
-        high_(bound(epilogue.clamp_max, epilogue.out)),
-        zero_point_(static_cast<int16_t>(epilogue.out.zero_point)) {}
+        zero_point_(static_cast<int16_t>(epilogue.out.zero_point)),
+        bounds_(epilogue) {}
 
   // code - zero_point as int32; 0 for NaN
   __m512i operator()(__m512 y) const {
     const __m512 scaled = _mm512_mul_ps(y, _mm512_set1_ps(inv_scale_));
     const __mmask16 no_nan = _mm512_cmp_ps_mask(scaled, scaled, _CMP_ORD_Q);
-    const __m512 clamped =
-        _mm512_min_ps(_mm512_max_ps(scaled, _mm512_set1_ps(low_)), _mm512_set1_ps(high_));
+    const __m512 clamped = _mm512_min_ps(_mm512_max_ps(scaled, _mm512_set1_ps(bounds_.low)),
+                                         _mm512_set1_ps(bounds_.high));
     return _mm512_maskz_cvt_roundps_epi32(no_nan, clamped,
                                           _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
@@ -48,19 +38,9 @@ class Requantize {
   }
 
  private:
-  // What y becomes, less the zero point.
-  static float bound(float y, const QParams& out) {
-    const auto zero_point = static_cast<float>(out.zero_point);
-    const float low = static_cast<float>(out.quant_min) - zero_point;
-    const float high = static_cast<float>(out.quant_max) - zero_point;
-    const float rounded = __builtin_rintf(y * out.inv_scale);
-    return rounded < low ? low : rounded > high ? high : rounded;
-  }
-
   float inv_scale_;
-  float low_;
-  float high_;
   int16_t zero_point_;
+  CodeBounds bounds_;
 };
 
 inline __m512 scale_and_bias(__m512i acc, __m512 scale, __m512 bias) {

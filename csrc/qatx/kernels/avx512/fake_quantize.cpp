@@ -1,6 +1,7 @@
 #include "qatx/kernels/fake_quantize.h"
 
 #include "qatx/kernels/avx512/intrinsics.h"
+#include "qatx/kernels/avx512/mask.h"
 #include "qatx/kernels/implementations.h"
 
 namespace qatx::kernels {
@@ -8,11 +9,6 @@ namespace {
 
 constexpr int64_t kWidth = 16;
 static_assert(kWidth == kLanes);
-
-// The first `count` elements of a vector, all from 16 on.
-__mmask16 first(int64_t count) {
-  return static_cast<__mmask16>(count >= kWidth ? 0xffffu : (1u << count) - 1);
-}
 
 struct Range {
   explicit Range(QuantRange range)
@@ -78,7 +74,7 @@ void forward_run(const float* x, float* y, int64_t n, const ChannelQParams& qpar
     _mm512_storeu_ps(y + i, forward(_mm512_loadu_ps(x + i), vector_qparams, vector_range));
   }
   if (i < n) {
-    const __mmask16 mask = first(n - i);
+    const __mmask16 mask = avx512::first_16(n - i);
     _mm512_mask_storeu_ps(
         y + i, mask, forward(_mm512_maskz_loadu_ps(mask, x + i), vector_qparams, vector_range));
   }
@@ -89,7 +85,7 @@ void forward_rows(const float* x, float* y, int64_t rows, int64_t channels, cons
   const Range vector_range(range);
   for (int64_t r = 0; r < rows; ++r, x += channels, y += channels) {
     for (int64_t c = 0; c < channels; c += kWidth) {
-      const __mmask16 mask = first(channels - c);
+      const __mmask16 mask = avx512::first_16(channels - c);
       const VectorQParams qparams(mask, scale + c, inv_scale + c, zero_point + c);
       _mm512_mask_storeu_ps(y + c, mask,
                             forward(_mm512_maskz_loadu_ps(mask, x + c), qparams, vector_range));
@@ -110,7 +106,7 @@ void backward_run(const float* g, const float* x, float* dx, int64_t n,
                                       vector_qparams, vector_range, scale_sum, zero_point_sum));
   }
   if (i < n) {
-    const __mmask16 mask = first(n - i);
+    const __mmask16 mask = avx512::first_16(n - i);
     _mm512_mask_storeu_ps(
         dx + i, mask,
         backward(mask, _mm512_maskz_loadu_ps(mask, g + i), _mm512_maskz_loadu_ps(mask, x + i),
@@ -127,7 +123,7 @@ void backward_strip(const float* g, const float* x, float* dx, int64_t rows, int
                     int64_t channels, const float* scale, const float* inv_scale,
                     const float* zero_point, const Range& range, float* dscale,
                     float* dzero_point) {
-  const __mmask16 mask = first(channels - (kVectors - 1) * kWidth);
+  const __mmask16 mask = avx512::first_16(channels - (kVectors - 1) * kWidth);
   __m512 scale_sum[kVectors];
   __m512 zero_point_sum[kVectors];
 #pragma GCC unroll 4
