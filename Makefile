@@ -7,10 +7,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CPP_FILES = $(shell find csrc tests examples -name '*.cpp' -o -name '*.h')
 BENCHMARKS = $(subst _,-,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
 
-.PHONY: help setup build demo test test-sanitize bench format lint clean
+.PHONY: help setup build demo publish-demo test test-sanitize bench format lint clean
 
 help:
 	@echo 'make demo            train, convert and run a real model; results in build/demo (ARGS=--quick: under a minute)'
+	@echo 'make publish-demo    make demo, then its results into README and docs'
 	@echo 'make test            C++ and Python tests'
 	@echo 'make test-sanitize   C++ tests under the address and undefined-behaviour sanitizers'
 	@echo 'make bench           all benchmarks, results in build/bench; make bench-NAME for one'
@@ -34,6 +35,9 @@ build: setup
 
 demo: build
 	python examples/python/fashion_mnist.py --out build/demo $(ARGS)
+
+publish-demo: demo
+	python tools/publish_demo.py
 
 test: build
 	ctest --test-dir build/cmake --verbose --no-tests=error

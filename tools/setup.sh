@@ -19,7 +19,7 @@ command -v "$python" >/dev/null || fail "$python not found; give another one: ma
   fail "$python is $("$python" --version); qatx needs Python 3.10 or newer: make PYTHON=/path/to/python3"
 
 # The interpreter behind a virtual environment: .venv itself may be active.
-python=$("$python" -c 'import sys; print(sys._base_executable)')
+python=$("$python" -c 'import os, sys; print(os.path.realpath(sys._base_executable))')
 
 # What .venv depends on. The folder is part of it: scripts in a virtual environment hold its path.
 stamp=.venv/.qatx-setup
@@ -42,7 +42,7 @@ command -v ccache >/dev/null || optional+=(ccache)
 
 as_root=()
 [[ $(id -u) == 0 ]] || as_root=(sudo -n)
-apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@"; }
+apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" >/dev/null; }
 
 if ((${#required[@]} + ${#optional[@]})); then
   command="apt-get install ${required[*]} ${optional[*]}"

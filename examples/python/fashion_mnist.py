@@ -32,7 +32,7 @@ from fashion_mnist_report import (
     results_table,
     write_summary,
 )
-from fashion_mnist_train import Schedule, train
+from fashion_mnist_train import BATCH_SIZE, Schedule, train
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         passes = DIGITS_PASSES if dataset.name == DIGITS else 1
         options.epochs = options.epochs or passes * (1 if options.quick else FLOAT_EPOCHS)
         options.qat_epochs = options.qat_epochs or passes * (1 if options.quick else QAT_EPOCHS)
-        return run(options, dataset, Console())
+        return run(options, dataset, Console(soft_wrap=True))
     except (DataError, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -103,8 +103,6 @@ def run(options: argparse.Namespace, dataset: Dataset, console: Console) -> int:
     generator = torch.Generator().manual_seed(options.seed)
     fit = partial(train, dataset=dataset, generator=generator, console=console)
     clock = Clock(console)
-
-    clock.start("Data")
     describe_data(dataset, options, console)
 
     clock.start("Float training")
@@ -215,11 +213,11 @@ class Clock:
 def describe_data(dataset: Dataset, options: argparse.Namespace, console: Console) -> None:
     if dataset.name == DIGITS:
         console.print(
-            f"  No --data, and no {DEBIAN_FOLDER} (Debian's dataset-fashion-mnist): "
+            f"No --data, and no {DEBIAN_FOLDER} (Debian's dataset-fashion-mnist): "
             "scikit-learn's digits take the place of Fashion-MNIST."
         )
     console.print(
-        f"  {dataset.name}: {len(dataset.train_labels):,} training and "
+        f"{dataset.name}: {len(dataset.train_labels):,} training and "
         f"{len(dataset.test_labels):,} test images; {options.threads} threads"
     )
 
@@ -229,6 +227,12 @@ def settings(dataset: Dataset, options: argparse.Namespace) -> dict[str, Any]:
         "dataset": dataset.name,
         "train_images": len(dataset.train_labels),
         "test_images": len(dataset.test_labels),
+        "calibration_images": NUM_CALIBRATION_IMAGES,
+        "batch_size": BATCH_SIZE,
+        "learning_rate": FLOAT_LR,
+        "qat_learning_rate": QAT_LR,
+        "weight_decay": WEIGHT_DECAY,
+        "label_smoothing": LABEL_SMOOTHING,
         **{name: getattr(options, name) for name in ("quick", "epochs", "qat_epochs", "seed")},
     }
 
@@ -257,7 +261,7 @@ def compare(
     return [
         *rows,
         Row(
-            "QAT INT8 in C++",
+            "QAT INT8, C++",
             cpp["accuracy"],
             files["qat_int8"].stat().st_size,
             cpp["ms_per_image_batch_1"],

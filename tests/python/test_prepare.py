@@ -61,6 +61,7 @@ def test_residual_network():
         "pool_fake_quantize",
     }
     assert type(prepared).__name__ == "Residual"
+    assert not [m for m in prepared.modules() if isinstance(m, nn.ReLU)]
 
 
 def test_paths_of_parameters_stay():
@@ -101,6 +102,14 @@ def test_no_random_number_is_drawn():
     torch.set_rng_state(state)
     qatx.prepare(model)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_state_is_defined_from_the_start():
+    fresh = qatx.nn.ConvBn2d(3, 8, 3)
+    state = qatx.prepare(Residual()).state_dict()
+    for name, value in fresh.state_dict().items():
+        if "fake_quantize" in name:
+            assert torch.equal(state[f"stem.0.{name}"], value), name
 
 
 def test_an_optimizer_made_early_has_all_that_is_learned():
@@ -159,7 +168,7 @@ RELUS = {
     "no relu": (lambda m, x: F.leaky_relu(m.conv(x)), {}, ""),
     "used elsewhere": (lambda m, x: (lambda y: F.relu(y) * y)(m.conv(x)), {}, ""),
     "pooled and used elsewhere": (
-        lambda m, x: (lambda y: F.relu(F.max_pool2d(y, 2)) * y.mean())(m.conv(x)),
+        lambda m, x: (lambda y: F.relu(F.max_pool2d(y, 2), inplace=True) * y.mean())(m.conv(x)),
         {},
         "",
     ),
@@ -386,6 +395,15 @@ def test_a_layer_called_twice_is_quantized_once_and_its_outputs_twice():
     assert prepared.conv.weight_fake_quantize.scale.grad.abs().sum() > 0
 
 
+def test_a_layer_called_on_its_own_output():
+    prepared = prepare(Function(lambda m, x: m.last(m.conv(m.conv(x))), conv=conv(), last=conv()))
+    assert quantized_values(prepared) == {
+        "x_fake_quantize",
+        "conv_fake_quantize",
+        "conv_fake_quantize_1",
+    }
+
+
 def test_a_layer_called_twice_with_batch_normalization():
     bns = {"bn1": nn.BatchNorm2d(3), "bn2": nn.BatchNorm2d(3)}
     model = Function(lambda m, x: m.bn2(m.conv(m.bn1(m.conv(x)))), conv=conv(), **bns)
@@ -420,6 +438,8 @@ def test_several_inputs_and_outputs():
     x, y = torch.randn(2, 2, 3, 8, 8)
     qatx.calibrate(prepared, [(x, y)], forward=lambda model, batch: model(*batch))
     assert prepared(x, y)["sum"].shape == x.shape
+    operations = [node.op for node in prepared.graph.nodes]
+    assert operations[:4] == ["placeholder"] * 3 + ["call_module"]
 
 
 def test_names_say_where_a_value_is_made_and_collide_with_nothing():
