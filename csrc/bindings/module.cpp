@@ -1,10 +1,11 @@
-// The Python module qatx._C: thin wrappers, no logic. Tensors and modules cross as Torch's own Python objects; a TorchScript module
-// crosses as the bytes of its archive, which needs no agreement with Torch about pybind11's internals.
+// The Python module qatx._C: thin wrappers, no logic. Tensors and modules cross as Torch's own
+// Python objects; a TorchScript module crosses as the bytes of its archive, which needs no
+// agreement with Torch about pybind11's internals.
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-#include <torch/csrc/jit/serialization/import.h>
 #include <torch/csrc/Exceptions.h>
+#include <torch/csrc/jit/serialization/import.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include <sstream>
@@ -23,8 +24,8 @@ py::tuple convert_archive(const std::string& archive,
     qatx::Converted result = [&] {
       const py::gil_scoped_release release;
       std::istringstream in(archive);
-      qatx::Converted from_bytes = qatx::convert(
-          torch::jit::load(in, at::kCPU), {example_inputs.begin(), example_inputs.end()});
+      qatx::Converted from_bytes = qatx::convert(torch::jit::load(in, at::kCPU),
+                                                 {example_inputs.begin(), example_inputs.end()});
       std::ostringstream out;
       from_bytes.module.save(out);
       converted = std::move(out).str();
@@ -49,7 +50,9 @@ py::tuple convert_archive(const std::string& archive,
 PYBIND11_MODULE(_C, m) {
   using qatx::QuantSpec;
 
-  py::class_<QuantSpec>(m, "QuantSpec", R"(How a tensor is quantized: everything but the numbers that are learned or measured.
+  py::class_<QuantSpec>(
+      m, "QuantSpec",
+      R"(How a tensor is quantized: everything but the numbers that are learned or measured.
 
 Args:
     bits: 2 to 8.
@@ -79,8 +82,8 @@ Raises:
             return py::make_tuple(self.bits(), self.is_signed(), self.symmetric(), self.axis());
           },
           [](const py::tuple& state) {
-            return QuantSpec(state[0].cast<int64_t>(), state[1].cast<bool>(),
-                             state[2].cast<bool>(), state[3].cast<std::optional<int64_t>>());
+            return QuantSpec(state[0].cast<int64_t>(), state[1].cast<bool>(), state[2].cast<bool>(),
+                             state[3].cast<std::optional<int64_t>>());
           }));
 
   m.def("choose_qparams", torch::wrap_pybind_function(qatx::choose_qparams), py::arg("min"),
@@ -96,8 +99,10 @@ Returns:
 
 Raises:
     ValueError: a range is not finite or min > max.)");
-  m.def("convert", torch::wrap_pybind_function(convert_archive), py::arg("archive"), py::arg("example_inputs"),
-        "TorchScript archive of a traced model in, (archive of the converted one, report rows) out.");
+  m.def(
+      "convert", torch::wrap_pybind_function(convert_archive), py::arg("archive"),
+      py::arg("example_inputs"),
+      "TorchScript archive of a traced model in, (archive of the converted one, report rows) out.");
   m.def("isa", &qatx::isa,
         "The instruction set in use: reference, avx2, avx512 or vnni (capped by QATX_MAX_ISA).");
   m.def("version", &qatx::version, "Version of libqatx.");

@@ -5,6 +5,6 @@
 #include "qatx/convert/convert.h"
 #include "qatx/core/qparams.h"
 #include "qatx/core/quant_spec.h"
+#include "qatx/library.h"
 #include "qatx/ops/fake_quantize.h"
 #include "qatx/ops/learned_scale.h"
-#include "qatx/library.h"

@@ -77,12 +77,7 @@ def keeps_values(node: fx.Node) -> bool:
 
     Dropout counts: what is deployed has none.
     """
-    kind = _kind(node)
-    if kind in _MAX_POOLS:
-        module = module_of(node)
-        options = node.kwargs if module is None else vars(module)
-        return not options.get("return_indices")
-    return kind in _RESHAPES or kind in _DROPOUTS
+    return _kind(node) in _MAX_POOLS | _RESHAPES | _DROPOUTS
 
 
 def is_average_pool(node: fx.Node) -> bool:
@@ -148,7 +143,7 @@ def add_module(node: fx.Node, module: nn.Module, suffix: str = "") -> str:
         scope = list(node.meta.get("nn_module_stack", {}))[-1:]
         name = getattr(node.target, "__name__", node.target)
         path = ".".join([*scope, f"{name}{suffix}"])
-    taken = {name for name, _ in owner.named_modules(remove_duplicate=False)}
+    taken = {name for name, _ in owner.named_modules()}
     candidates = itertools.chain([path], (f"{path}_{n}" for n in itertools.count(1)))
     free = next(candidate for candidate in candidates if candidate not in taken)
     owner.add_submodule(free, module.train(owner.training))

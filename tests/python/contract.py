@@ -26,7 +26,9 @@ class _Contract(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scales: dict[int, tuple[Tensor, Tensor]] = {}  # by id, with the tensor to keep it alive
+        self.scales: dict[
+            int, tuple[Tensor, Tensor]
+        ] = {}  # by id, with the tensor to keep it alive
 
     def tag(self, x: Tensor, scale: Tensor) -> Tensor:
         self.scales[id(x)] = (x, scale.flatten())
@@ -49,7 +51,13 @@ class _Contract(TorchDispatchMode):
             sx, sw = self.scale(x), self.scale(weight)
             if sx is not None and sw is not None:
                 sums = F.conv2d(
-                    self.codes(x, sx), self.codes(weight, sw), None, stride, padding, dilation, groups
+                    self.codes(x, sx),
+                    self.codes(weight, sw),
+                    None,
+                    stride,
+                    padding,
+                    dilation,
+                    groups,
                 )
                 y = sums.float() * (sx * sw)[:, None, None]
                 return y + (0.0 if bias is None else bias[:, None, None])

@@ -57,7 +57,11 @@ class RandomNet(nn.Module):
         size = 12
         for _ in range(4):
             kind = choose.choice(["conv", "conv", "depthwise", "grouped", "pointwise", "residual"])
-            out = channels if kind in ("depthwise", "residual") else choose.choice([4, 12, 16, 40, 64])
+            out = (
+                channels
+                if kind in ("depthwise", "residual")
+                else choose.choice([4, 12, 16, 40, 64])
+            )
             groups = 1
             if kind == "depthwise":
                 groups = channels
@@ -81,7 +85,11 @@ class RandomNet(nn.Module):
                 if choose.random() < 0.3 and size >= 8:
                     parts.append(
                         choose.choice(
-                            [nn.MaxPool2d(2), nn.AvgPool2d(2), nn.MaxPool2d(3, 1, 1, ceil_mode=True)]
+                            [
+                                nn.MaxPool2d(2),
+                                nn.AvgPool2d(2),
+                                nn.MaxPool2d(3, 1, 1, ceil_mode=True),
+                            ]
                         )
                     )
             layer = nn.Sequential(*parts)
@@ -142,7 +150,10 @@ def test_layers_made_by_hand():
     qatx.calibrate(model, x)
     converted, report = qatx.convert(model, x)
     # The transposition has no integer form: what surrounds it still has.
-    assert [row.kind for row in report.rows if not row.integer] == ["aten::transpose", "aten::linear"]
+    assert [row.kind for row in report.rows if not row.integer] == [
+        "aten::transpose",
+        "aten::linear",
+    ]
     torch.testing.assert_close(converted(x), model.eval()(x), rtol=0, atol=1e-4)
 
 
@@ -285,11 +296,13 @@ def test_every_instruction_set_and_number_of_threads_gives_the_same_bits(tmp_pat
     expected = str(sum(hash(v) for v in converted(x).flatten().tolist()))
     order = ["reference", "avx2", "avx512", "vnni"]
     for isa in order[: order.index(qatx._C.isa()) + 1]:
-        result = run(isa, str(tmp_path / "model.pt"), str(tmp_path / "x.pt"), "2" if isa == "avx2" else "1")
+        result = run(
+            isa, str(tmp_path / "model.pt"), str(tmp_path / "x.pt"), "2" if isa == "avx2" else "1"
+        )
         assert result.stdout.split() == [isa, expected], result.stderr
 
 
-def test_an_unknown_instruction_set_is_an_error(tmp_path):
+def test_an_unknown_instruction_set_is_an_error():
     result = run("sse9", "", "", "1")
     assert result.returncode != 0
     assert "QATX_MAX_ISA" in result.stderr
@@ -303,9 +316,8 @@ def test_one_module_may_run_in_many_threads():
     wrong = []
 
     def work(n: int) -> None:
-        for _ in range(50):
-            if not torch.equal(converted(images[: n + 1]), expected[n]):
-                wrong.append(n)
+        results = [converted(images[: n + 1]) for _ in range(50)]
+        wrong.extend(n for result in results if not torch.equal(result, expected[n]))
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
     for thread in threads:

@@ -14,7 +14,7 @@ INF = float("inf")
 
 
 def oracle(x, scale, zero_point, quant_min, quant_max, axis, grad):
-    """y, dx, dscale, dzero_point: rounding as the contract has it in float32, all else in float64."""
+    """y, dx, dscale, dzero_point: rounding in float32, as in the contract, all else in float64."""
     shape = [1] * x.dim()
     if axis is not None:
         shape[axis] = -1
@@ -110,7 +110,7 @@ def test_special_values():
 
 
 def test_zero_point_is_rounded_alike_in_both_directions():
-    """ATen's learnable operator truncates `zp + 0.5` in its backward and masks the wrong elements."""
+    """ATen's learnable operator truncates `zp + 0.5` in its backward: a wrong mask."""
     x = torch.tensor([-5.0, 0.0, 4.0])
     grads = {}
     for name, operator in (
@@ -167,7 +167,10 @@ def test_opcheck(axis):
     zero_point = torch.zeros(channels, requires_grad=True)
     args = (x, scale, zero_point, -8, 7, axis)
     torch.library.opcheck(fake_quantize.default, args)
-    backward_args = (torch.randn(4, 6, 5), *(a.detach() if isinstance(a, Tensor) else a for a in args))
+    backward_args = (
+        torch.randn(4, 6, 5),
+        *(a.detach() if isinstance(a, Tensor) else a for a in args),
+    )
     torch.library.opcheck(torch.ops.qatx.fake_quantize_backward.default, backward_args)
     torch.library.opcheck(learned_scale.default, (scale,))
 

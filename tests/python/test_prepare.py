@@ -212,7 +212,8 @@ def test_add_fuses_with_relu(name):
         lambda m, x: m.conv(x) + 1,
         lambda m, x: torch.add(m.conv(x), x, alpha=2),
         lambda m, x: m.conv(x) + m.constant.weight,
-        lambda m, x: m.conv(x).view(x.size(0) + x.shape[1] - 3, -1),
+        lambda m, x: m.conv(x).view(x.size(0) + x.size(1) - 3, -1),
+        lambda m, x: m.conv(x).view(x.shape[0] + x.shape[1] - 3, -1),
         lambda m, x: (lambda y: y.add_(x) * y)(m.conv(x)),
     ],
 )
@@ -440,6 +441,18 @@ def test_several_inputs_and_outputs():
     assert prepared(x, y)["sum"].shape == x.shape
     operations = [node.op for node in prepared.graph.nodes]
     assert operations[:4] == ["placeholder"] * 3 + ["call_module"]
+
+
+def test_inputs_may_be_named_like_operators():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = conv()
+
+        def forward(self, flatten):
+            return self.conv(flatten)
+
+    assert quantized_values(prepare(Model())) == {"flatten_fake_quantize"}
 
 
 def test_names_say_where_a_value_is_made_and_collide_with_nothing():

@@ -20,7 +20,8 @@ namespace {
 
 namespace jit = torch::jit;
 
-// The traced graph, inlined, without submodules or in-place writes; parameters are inputs behind the true ones.
+// The traced graph, inlined, without submodules or in-place writes; parameters are inputs behind
+// the true ones.
 struct Source {
   std::shared_ptr<jit::Graph> graph;
   size_t input_count;
@@ -30,8 +31,8 @@ struct Source {
 void check_no_mutation(const jit::Block* block) {
   for (const jit::Node* node : block->nodes()) {
     const auto* schema = node->maybeSchema();
-    TORCH_CHECK_VALUE(!schema || !schema->is_mutable(), "qatx.convert: the model writes in place with ",
-                      node->kind().toQualString(),
+    TORCH_CHECK_VALUE(!schema || !schema->is_mutable(),
+                      "qatx.convert: the model writes in place with ", node->kind().toQualString(),
                       ", which cannot be removed; use the form that returns a new tensor");
     for (const jit::Block* inner : node->blocks()) check_no_mutation(inner);
   }
@@ -54,14 +55,12 @@ Source read_source(const jit::Module& module) {
 }
 
 torchscript::Sizes example_sizes(Source& source, const std::vector<c10::IValue>& example_inputs) {
-  TORCH_CHECK_VALUE(example_inputs.size() == source.input_count,
-                    "qatx.convert: the model takes ", source.input_count, " inputs, got ",
-                    example_inputs.size(), " example inputs");
+  TORCH_CHECK_VALUE(example_inputs.size() == source.input_count, "qatx.convert: the model takes ",
+                    source.input_count, " inputs, got ", example_inputs.size(), " example inputs");
   std::unordered_map<const jit::Value*, c10::IValue> known;
   for (size_t i = 0; i < source.graph->inputs().size(); ++i) {
     const jit::Value* input = source.graph->inputs()[i];
-    known[input] =
-        i < source.input_count ? example_inputs[i] : source.constants.get(input).value();
+    known[input] = i < source.input_count ? example_inputs[i] : source.constants.get(input).value();
   }
   return torchscript::record_sizes(*source.graph, std::move(known));
 }
@@ -75,8 +74,8 @@ void visit_uses(jit::Node* node, const auto& visit) {
   }
 }
 
-// Finds what the outputs need, and makes island values that float nodes need outputs of their islands.
-// Returns the float nodes that are needed.
+// Finds what the outputs need, and makes island values that float nodes need outputs of their
+// islands. Returns the float nodes that are needed.
 std::unordered_set<const jit::Node*> find_needed(jit::Graph& graph,
                                                  torchscript::Lowering& lowering) {
   std::unordered_set<const jit::Node*> needed;

@@ -32,10 +32,10 @@ std::string attribute_path(const jit::Value* module) {
 // jit::Inline alone would note only the last part of each path.
 void inline_modules(jit::Graph& graph) {
   while (jit::Node* call = find_call(graph)) {
-    const auto scope = c10::make_intrusive<jit::Scope>()->push(
-        c10::Symbol::scope(attribute_path(call->input(0))));
-    auto& method = call->input(0)->type()->expectRef<c10::ClassType>().getMethod(
-        call->s(c10::attr::name));
+    const auto scope =
+        c10::make_intrusive<jit::Scope>()->push(c10::Symbol::scope(attribute_path(call->input(0))));
+    auto& method =
+        call->input(0)->type()->expectRef<c10::ClassType>().getMethod(call->s(c10::attr::name));
     jit::Node* before = call->prev();
     jit::Node* after = call->next();
     jit::inlineCallTo(call, &jit::toGraphFunction(method), /*use_graph=*/true);

@@ -46,7 +46,8 @@ int64_t Lowering::count_macs(const jit::Node* node) {
   const bool weighted = kind == "aten::_convolution" || kind == "aten::_convolution_mode" ||
                         kind == "aten::conv2d" || kind == "aten::linear";
   if (!weighted) return 0;
-  // A transposed convolution meets each input element once, and its weight has the input channels first.
+  // A transposed convolution meets each input element once, and its weight has the input channels
+  // first.
   const bool transposed =
       kind == "aten::_convolution" && ints(node->input(6)) == std::vector<int64_t>{1};
   const auto* met = sizes(transposed ? node->input(0) : node->output());
@@ -161,7 +162,8 @@ int64_t Lowering::use_codes(jit::Value* value) {
   if (const auto found = island.values.find(value); found != island.values.end()) {
     if (island.graph.values[static_cast<size_t>(found->second)].quantized()) return found->second;
   }
-  // Codes of an earlier island arrive as the float values that they stand for; quantizing those gives the codes back, exactly.
+  // Codes of an earlier island arrive as the float values that they stand for; quantizing those
+  // gives the codes back, exactly.
   const int64_t input = use_float(value);
   const int64_t quantized = island.graph.add_value(codes_.at(value));
   island.graph.nodes.push_back(

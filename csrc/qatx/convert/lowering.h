@@ -15,7 +15,8 @@
 
 namespace qatx::torchscript {
 
-// A part of the model that becomes one program. Values of the TorchScript graph are known by their number in it.
+// A part of the model that becomes one program. Values of the TorchScript graph are known by their
+// number in it.
 struct Island {
   engine::Graph graph;
   std::unordered_map<const torch::jit::Value*, int64_t> values;
@@ -23,9 +24,10 @@ struct Island {
   std::vector<torch::jit::Value*> outputs;  // float32, used outside
 };
 
-// Turns a TorchScript graph (inlined, parameters as constants) into islands of integer nodes, operator by operator
-// (convert/rules/). A node belongs to the island whose number is its level: how often the data crossed from integers to float and
-// back before it. So no path leads out of an island and back into it, and islands can run one after another.
+// Turns a TorchScript graph (inlined, parameters as constants) into islands of integer nodes,
+// operator by operator (convert/rules/). A node belongs to the island whose number is its level:
+// how often the data crossed from integers to float and back before it. So no path leads out of an
+// island and back into it, and islands can run one after another.
 class Lowering {
  public:
   Lowering(const torch::jit::Graph& graph, Constants& constants, Sizes sizes);
@@ -44,7 +46,9 @@ class Lowering {
 
   // --- For the rules. Each throws nothing and changes nothing when it returns an empty result. ---
 
-  std::optional<c10::IValue> constant(const torch::jit::Value* value) { return constants_.get(value); }
+  std::optional<c10::IValue> constant(const torch::jit::Value* value) {
+    return constants_.get(value);
+  }
   // Numbers of a constant int, bool or list of ints; nullopt where it is none of them.
   std::optional<std::vector<int64_t>> ints(const torch::jit::Value* value);
   // Sizes of a tensor for the example inputs; nullptr where they are not known.
@@ -54,7 +58,8 @@ class Lowering {
   // Number of a float32 value that the current island makes and that only the current node uses.
   std::optional<int64_t> own_float(const torch::jit::Value* value) const;
 
-  // Number in the current island of a value for which codes() holds; brings it in where another island made it.
+  // Number in the current island of a value for which codes() holds; brings it in where another
+  // island made it.
   int64_t use_codes(torch::jit::Value* value);
   // Number in the current island of any other value.
   int64_t use_float(torch::jit::Value* value);

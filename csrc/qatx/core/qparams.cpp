@@ -32,8 +32,9 @@ std::pair<at::Tensor, at::Tensor> choose_qparams(const at::Tensor& min, const at
                                                  const QuantSpec& spec) {
   check_range_tensor(min, "min");
   check_range_tensor(max, "max");
-  TORCH_CHECK_VALUE(min.sizes() == max.sizes(), "choose_qparams: min and max must have one shape, got ",
-                    min.sizes(), " and ", max.sizes());
+  TORCH_CHECK_VALUE(min.sizes() == max.sizes(),
+                    "choose_qparams: min and max must have one shape, got ", min.sizes(), " and ",
+                    max.sizes());
   const at::Tensor lo_tensor = min.contiguous();
   const at::Tensor hi_tensor = max.contiguous();
   const float* lo = lo_tensor.const_data_ptr<float>();
@@ -121,8 +122,8 @@ CheckedQParams read_qparams(const at::Tensor& scale, const at::Tensor& zero_poin
                       "] must be positive, finite and at least 2^-126 (at most 2^126), got ", s[i]);
     TORCH_CHECK_VALUE(!std::isnan(z[i]), "zero_point[", i, "] must be a number, got NaN");
     checked.inv_scale[i] = 1.0f / s[i];
-    checked.zero_point[i] = round_zero_point(z[i], static_cast<float>(quant_min),
-                                             static_cast<float>(quant_max));
+    checked.zero_point[i] =
+        round_zero_point(z[i], static_cast<float>(quant_min), static_cast<float>(quant_max));
   }
   return checked;
 }

@@ -30,8 +30,8 @@ int64_t Graph::add_value(std::optional<kernels::QParams> qparams) {
 }
 
 void check_qparams(const kernels::QParams& q) {
-  TORCH_CHECK_VALUE(is_valid_scale(q.scale),
-                    "qatx program: scale must be in [2^-126, 2^126], got ", q.scale);
+  TORCH_CHECK_VALUE(is_valid_scale(q.scale), "qatx program: scale must be in [2^-126, 2^126], got ",
+                    q.scale);
   TORCH_CHECK_VALUE(0 <= q.quant_min && q.quant_min < q.quant_max && q.quant_max <= 255,
                     "qatx program: codes must satisfy 0 <= quant_min < quant_max <= 255, got ",
                     q.quant_min, " and ", q.quant_max);

@@ -14,16 +14,17 @@
 
 namespace qatx::engine {
 
-// A value is a float tensor, or unsigned 8-bit codes with quantization parameters. Sizes are known only when a program
-// runs. Four-dimensional values are N, C, H, W in name and N, H, W, C in memory; all others are row-major.
+// A value is a float tensor, or unsigned 8-bit codes with quantization parameters. Sizes are known
+// only when a program runs. Four-dimensional values are N, C, H, W in name and N, H, W, C in
+// memory; all others are row-major.
 struct Value {
   std::optional<kernels::QParams> qparams;  // nullopt: float32
 
   bool quantized() const { return qparams.has_value(); }
 };
 
-// One operation. Attributes are kept by name, so that an operator is added without a new file format; every operator
-// reads and checks its own (engine/operators/).
+// One operation. Attributes are kept by name, so that an operator is added without a new file
+// format; every operator reads and checks its own (engine/operators/).
 struct Node {
   std::string op{};
   std::string name{};             // where it was in the model; for errors and reports
@@ -49,16 +50,17 @@ void check_qparams(const kernels::QParams& qparams);
 kernels::QParams make_qparams(double scale, int64_t zero_point, int64_t quant_min,
                               int64_t quant_max);
 
-// Throws c10::Error unless every index is in range and every value is made exactly once, before it is used.
+// Throws c10::Error unless every index is in range and every value is made exactly once, before it
+// is used.
 void check_graph(const Graph& graph);
 
-// What is pickled. Weights are logical (not packed for an instruction set), so a file runs on any machine.
+// What is pickled. Weights are logical (not packed for an instruction set), so a file runs on any
+// machine.
 using ValueState = std::tuple<bool, double, int64_t, int64_t, int64_t>;
-using NodeState =
-    std::tuple<std::string, std::string, std::vector<int64_t>, int64_t,
-               std::vector<std::tuple<std::string, std::vector<int64_t>>>,
-               std::vector<std::tuple<std::string, std::vector<double>>>,
-               std::vector<std::tuple<std::string, at::Tensor>>>;
+using NodeState = std::tuple<std::string, std::string, std::vector<int64_t>, int64_t,
+                             std::vector<std::tuple<std::string, std::vector<int64_t>>>,
+                             std::vector<std::tuple<std::string, std::vector<double>>>,
+                             std::vector<std::tuple<std::string, at::Tensor>>>;
 using GraphState = std::tuple<int64_t, std::vector<ValueState>, std::vector<int64_t>,
                               std::vector<int64_t>, std::vector<NodeState>>;
 

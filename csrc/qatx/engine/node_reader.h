@@ -11,8 +11,8 @@
 
 namespace qatx::engine {
 
-// Reads and checks what a node holds: a program may come from a damaged or hostile file. Every function throws
-// c10::Error that names the node and the attribute.
+// Reads and checks what a node holds: a program may come from a damaged or hostile file. Every
+// function throws c10::Error that names the node and the attribute.
 class NodeReader {
  public:
   NodeReader(const Graph& graph, const Node& node) : graph_(graph), node_(node) {}

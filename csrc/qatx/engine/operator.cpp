@@ -13,8 +13,9 @@ namespace {
 using Factory = std::unique_ptr<Operator> (*)(const NodeReader&);
 
 constexpr std::pair<std::string_view, Factory> kOperators[] = {
-    {"add", make_add},           {"avg_pool2d", make_avg_pool2d}, {"conv2d", make_conv2d},
-    {"dequantize", make_dequantize}, {"linear", make_linear},     {"max_pool2d", make_max_pool2d},
+    {"add", make_add},           {"avg_pool2d", make_avg_pool2d},
+    {"conv2d", make_conv2d},     {"dequantize", make_dequantize},
+    {"linear", make_linear},     {"max_pool2d", make_max_pool2d},
     {"quantize", make_quantize}, {"reshape", make_reshape},
 };
 

@@ -14,8 +14,8 @@ using Shape = std::vector<int64_t>;
 // A tensor while a program runs. `data` holds codes (uint8_t) or float32.
 struct Buffer {
   void* data;
-  // How a four-dimensional float32 tensor lies in memory: NHWC, as all values of a program do, or NCHW, as an
-  // input may.
+  // How a four-dimensional float32 tensor lies in memory: NHWC, as all values of a program do, or
+  // NCHW, as an input may.
   bool channels_last = true;
 
   const uint8_t* codes() const { return static_cast<const uint8_t*>(data); }

@@ -48,8 +48,8 @@ int64_t place(std::vector<Interval> intervals, std::vector<int64_t>& offsets) {
 }
 
 at::Tensor make_output(const Shape& shape) {
-  const auto format = shape.size() == 4 ? at::MemoryFormat::ChannelsLast
-                                        : at::MemoryFormat::Contiguous;
+  const auto format =
+      shape.size() == 4 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   return at::empty(shape, at::TensorOptions(at::kFloat).memory_format(format));
 }
 

@@ -13,8 +13,9 @@
 
 namespace qatx::engine {
 
-// A program made ready for inputs of certain shapes: every size known, every step planned, and every intermediate value placed
-// in one arena, where values that are never alive together share memory.
+// A program made ready for inputs of certain shapes: every size known, every step planned, and
+// every intermediate value placed in one arena, where values that are never alive together share
+// memory.
 class Plan {
  public:
   // `operators` belong to graph.nodes and outlive the plan, like the graph.

@@ -50,23 +50,18 @@ std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs) cons
 
 TORCH_LIBRARY_FRAGMENT(qatx, m) {
   m.class_<Program>("Program")
-      .def("run",
-           [](const c10::intrusive_ptr<Program>& self, const std::vector<at::Tensor>& inputs) {
-             return self->run(inputs);
-           })
+      .def("run", [](const c10::intrusive_ptr<Program>& self,
+                     const std::vector<at::Tensor>& inputs) { return self->run(inputs); })
       .def_pickle(
           [](const c10::intrusive_ptr<Program>& self) { return to_state(self->graph()); },
           [](const GraphState& state) { return c10::make_intrusive<Program>(from_state(state)); });
-  m.def(
-      "run_program(__torch__.torch.classes.qatx.Program program, Tensor[] inputs) -> Tensor[]");
+  m.def("run_program(__torch__.torch.classes.qatx.Program program, Tensor[] inputs) -> Tensor[]");
 }
 
 // One implementation for all devices, so that a tensor on a wrong one gets Program::run's error.
 TORCH_LIBRARY_IMPL(qatx, CompositeExplicitAutograd, m) {
-  m.impl("run_program",
-         [](const c10::intrusive_ptr<Program>& program, const std::vector<at::Tensor>& inputs) {
-           return program->run(inputs);
-         });
+  m.impl("run_program", [](const c10::intrusive_ptr<Program>& program,
+                           const std::vector<at::Tensor>& inputs) { return program->run(inputs); });
 }
 
 }  // namespace qatx::engine

@@ -17,15 +17,16 @@
 
 namespace qatx::engine {
 
-// An integer program inside a TorchScript module (class torch.classes.qatx.Program): float32 tensors in, float32 tensors
-// out. Immutable but for a cache of plans, so one program may run in many threads at once.
+// An integer program inside a TorchScript module (class torch.classes.qatx.Program): float32
+// tensors in, float32 tensors out. Immutable but for a cache of plans, so one program may run in
+// many threads at once.
 class C10_EXPORT Program final : public torch::CustomClassHolder {
  public:
   // Checks the graph and packs its weights for the instruction set in use. Throws c10::Error.
   explicit Program(Graph graph);
 
-  // One float32 CPU tensor for each input; NaN counts as 0.0. Throws c10::Error for a wrong number, dtype, device, or a shape that
-  // the program cannot take.
+  // One float32 CPU tensor for each input; NaN counts as 0.0. Throws c10::Error for a wrong number,
+  // dtype, device, or a shape that the program cannot take.
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs) const;
 
   const Graph& graph() const { return graph_; }

@@ -15,21 +15,22 @@ namespace qatx {
 //
 // x           float32 on the CPU, any shape and strides; y has the same.
 // scale       float32, one element (axis = nullopt) or [x.size(axis)]; each in [2^-126, 2^126].
-// zero_point  like scale; rounded to the nearest integer, ties to even, and clamped to [quant_min, quant_max].
-// quant_min, quant_max  within -128..127 or 0..255.
-// axis        the dimension whose indices have their own scale; nullopt: per tensor.
-// grad_scale  factor on the gradients of scale and zero_point; 1/sqrt(N * quant_max) in LSQ.
+// zero_point  like scale; rounded to the nearest integer, ties to even, and clamped to [quant_min,
+// quant_max]. quant_min, quant_max  within -128..127 or 0..255. axis        the dimension whose
+// indices have their own scale; nullopt: per tensor. grad_scale  factor on the gradients of scale
+// and zero_point; 1/sqrt(N * quant_max) in LSQ.
 //
-// Gradients: straight through inside the range and zero outside for x; LSQ's (arXiv 1902.08153, equation 3) for scale; LSQ+'s
-// (arXiv 2004.09576) for zero_point. Throws c10::Error that names the argument.
+// Gradients: straight through inside the range and zero outside for x; LSQ's (arXiv 1902.08153,
+// equation 3) for scale; LSQ+'s (arXiv 2004.09576) for zero_point. Throws c10::Error that names the
+// argument.
 C10_EXPORT at::Tensor fake_quantize(const at::Tensor& x, const at::Tensor& scale,
                                     const at::Tensor& zero_point, int64_t quant_min,
-                                    int64_t quant_max,
-                                    std::optional<int64_t> axis = std::nullopt,
+                                    int64_t quant_max, std::optional<int64_t> axis = std::nullopt,
                                     double grad_scale = 1.0);
 
-// (dx, dscale, dzero_point) for the gradient `grad` of y. An operator of its own, so that it is tested without
-// autograd. The sums run over fixed blocks in a fixed order: the same bits for any number of threads.
+// (dx, dscale, dzero_point) for the gradient `grad` of y. An operator of its own, so that it is
+// tested without autograd. The sums run over fixed blocks in a fixed order: the same bits for any
+// number of threads.
 C10_EXPORT std::tuple<at::Tensor, at::Tensor, at::Tensor> fake_quantize_backward(
     const at::Tensor& grad, const at::Tensor& x, const at::Tensor& scale,
     const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,

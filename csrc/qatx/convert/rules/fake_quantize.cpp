@@ -1,6 +1,5 @@
-#include "qatx/core/qparams.h"
-
 #include "qatx/convert/rules/rules.h"
+#include "qatx/core/qparams.h"
 
 namespace qatx::torchscript {
 

@@ -53,8 +53,8 @@ std::string read_weight(Lowering& lowering, const jit::Value* value, int64_t dim
       TORCH_CHECK_VALUE(!std::isnan(in[i]), "qatx.convert: a weight of ",
                         node->input(0)->debugName(), " is NaN");
       const float q = std::nearbyint(in[i] * qparams.inv_scale[p]) + qparams.zero_point[p];
-      const float clamped = std::min(std::max(q, static_cast<float>(quant_min)),
-                                     static_cast<float>(quant_max));
+      const float clamped =
+          std::min(std::max(q, static_cast<float>(quant_min)), static_cast<float>(quant_max));
       const float code = clamped - qparams.zero_point[p];
       if (code < -128.0f || code > 127.0f) return "weight codes do not fit 8 signed bits";
       codes[i] = static_cast<int8_t>(code);

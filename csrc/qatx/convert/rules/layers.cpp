@@ -42,7 +42,8 @@ std::string lower_convolution(Lowering& lowering, jit::Node* node) {
   const auto dilation = pair(lowering, node->input(5));
   const auto groups = lowering.ints(node->input(general ? 8 : 6));
   if (!stride || !dilation || !groups) return "stride, dilation or groups depend on the input";
-  const auto pads = padding(lowering, node->input(4), weight->toTensor().sizes().slice(2), *dilation);
+  const auto pads =
+      padding(lowering, node->input(4), weight->toTensor().sizes().slice(2), *dilation);
   if (!pads) return "padding depends on the input";
 
   engine::Node conv{.op = "conv2d"};

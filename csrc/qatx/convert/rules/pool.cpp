@@ -14,7 +14,8 @@ std::string check_input(Lowering& lowering, const jit::Node* node) {
   return "";
 }
 
-// kernel, stride (empty: the kernel) and padding stand at inputs 1, 2 and 3 of both window poolings.
+// kernel, stride (empty: the kernel) and padding stand at inputs 1, 2 and 3 of both window
+// poolings.
 bool read_window(Lowering& lowering, const jit::Node* node, engine::Node& pool) {
   const auto kernel = pair(lowering, node->input(1));
   const auto stride_list = lowering.ints(node->input(2));

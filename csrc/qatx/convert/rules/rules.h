@@ -8,8 +8,8 @@
 
 namespace qatx::torchscript {
 
-// A rule lowers one kind of TorchScript node: it adds engine nodes and returns an empty string, or changes nothing and returns the
-// reason why the node stays float, in words for the user.
+// A rule lowers one kind of TorchScript node: it adds engine nodes and returns an empty string, or
+// changes nothing and returns the reason why the node stays float, in words for the user.
 using Rule = std::string (*)(Lowering& lowering, torch::jit::Node* node);
 
 // The rule for an operator, or nullptr.

@@ -14,7 +14,8 @@ std::string add_reshape(Lowering& lowering, jit::Node* node, std::vector<int64_t
   return "";
 }
 
-// Whether `value` is x.size(d), as tracing writes it: aten::Int(prim::NumToTensor(aten::size(x, d))).
+// Whether `value` is x.size(d), as tracing writes it: aten::Int(prim::NumToTensor(aten::size(x,
+// d))).
 bool is_size_of(Lowering& lowering, const jit::Value* value, const jit::Value* x, int64_t d) {
   const jit::Node* node = value->node();
   while (node->kind() == c10::aten::Int || node->kind() == c10::prim::NumToTensor) {

@@ -1,6 +1,5 @@
 #include <c10/util/Exception.h>
 
-
 #include "qatx/engine/operators/gemm.h"
 #include "qatx/engine/operators/operators.h"
 #include "qatx/engine/operators/spatial.h"
@@ -8,8 +7,9 @@
 namespace qatx::engine {
 namespace {
 
-// Inputs: codes [N, C, H, W] and, when fused, a residual of the output's shape. Attributes: stride, dilation, padding,
-// groups, clamp; tensors weight int8 [O, C / groups, KH, KW], weight_scale [O], bias [O].
+// Inputs: codes [N, C, H, W] and, when fused, a residual of the output's shape. Attributes: stride,
+// dilation, padding, groups, clamp; tensors weight int8 [O, C / groups, KH, KW], weight_scale [O],
+// bias [O].
 class Conv2d final : public Operator {
  public:
   explicit Conv2d(const NodeReader& node) : name_(node.name()), epilogue_(node.epilogue()) {
@@ -19,8 +19,9 @@ class Conv2d final : public Operator {
     const at::Tensor weight = node.tensor("weight", at::kChar, 4);
     out_channels_ = weight.size(0);
     groups_ = node.ints("groups", 1, 1, out_channels_)[0];
-    TORCH_CHECK_VALUE(out_channels_ % groups_ == 0, "qatx program: conv2d '", name_, "': ",
-                      out_channels_, " output channels are no multiple of ", groups_, " groups");
+    TORCH_CHECK_VALUE(out_channels_ % groups_ == 0, "qatx program: conv2d '", name_,
+                      "': ", out_channels_, " output channels are no multiple of ", groups_,
+                      " groups");
     in_channels_ = weight.size(1) * groups_;
     spatial_ = read_spatial(node, {weight.size(2), weight.size(3)});
     if (node.input_count() == 2) {
@@ -85,7 +86,7 @@ class Conv2dStep final : public Step {
         rows_(out[0] * pixels_) {}
 
   void run(std::span<const Buffer> inputs, Buffer output) const override {
-    kernels::Window window{inputs[0].codes(), image_stride_,   pixels_,
+    kernels::Window window{inputs[0].codes(),   image_stride_,   pixels_,
                            op_.spatial_.taps(), offsets_.data(), pad_.data()};
     kernels::Epilogue epilogue = op_.epilogue_;
     epilogue.out_stride = epilogue.residual_stride = op_.out_channels_;

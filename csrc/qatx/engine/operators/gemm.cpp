@@ -33,8 +33,10 @@ LayerWeights read_layer_weights(const NodeReader& node, int64_t dim) {
   at::Tensor bias = node.tensor("bias", at::kFloat, 1);
   const int64_t n = weight.size(0);
   TORCH_CHECK_VALUE(scale.numel() == n && bias.numel() == n, "qatx program: '", node.name(),
-                    "': weight_scale and bias must have ", n, " elements, one for each output "
-                    "channel, got ", scale.numel(), " and ", bias.numel());
+                    "': weight_scale and bias must have ", n,
+                    " elements, one for each output "
+                    "channel, got ",
+                    scale.numel(), " and ", bias.numel());
   TORCH_CHECK_VALUE(weight.numel() / n <= kMostProducts, "qatx program: '", node.name(),
                     "': an output may sum at most ", kMostProducts, " products, has ",
                     weight.numel() / n);
@@ -94,16 +96,15 @@ void PackedGemm::run(const kernels::Window& window, int64_t rows,
   const int64_t blocks = (n_ + kernel_.block - 1) / kernel_.block;
   const int64_t tiles = (rows + kRowTile - 1) / kRowTile;
   const int64_t tile_work = kRowTile * kernel_.block * window.taps * k_ / 32;
-  // Threads share the rows where there are enough of them (each block of weights then stays in its cache),
-  // otherwise the columns.
+  // Threads share the rows where there are enough of them (each block of weights then stays in its
+  // cache), otherwise the columns.
   if (tiles >= at::get_num_threads() || tiles >= blocks) {
     parallel_rows(tiles, tile_work * blocks, [&](int64_t begin, int64_t end) {
       kernel_.run(args, begin * kRowTile, std::min(end * kRowTile, rows), 0, blocks);
     });
   } else {
-    parallel_rows(blocks, tile_work * tiles, [&](int64_t begin, int64_t end) {
-      kernel_.run(args, 0, rows, begin, end);
-    });
+    parallel_rows(blocks, tile_work * tiles,
+                  [&](int64_t begin, int64_t end) { kernel_.run(args, 0, rows, begin, end); });
   }
 }
 

@@ -18,7 +18,8 @@ struct LayerWeights {
   at::Tensor bias;          // float32 [n]
 };
 
-// Reads "weight" (int8 of `dim` dimensions, output channels first, spatial ones last), "weight_scale", "bias".
+// Reads "weight" (int8 of `dim` dimensions, output channels first, spatial ones last),
+// "weight_scale", "bias".
 LayerWeights read_layer_weights(const NodeReader& node, int64_t dim);
 
 // What a kernel needs beside its packed weights, padded to whole blocks:
@@ -36,7 +37,8 @@ class ChannelTerms {
   std::vector<float> bias_;
 };
 
-// An integer matrix product with packed weights: all of a linear layer, or one group of a convolution.
+// An integer matrix product with packed weights: all of a linear layer, or one group of a
+// convolution.
 class PackedGemm {
  public:
   PackedGemm(const LayerWeights& weights, const kernels::QParams& input);

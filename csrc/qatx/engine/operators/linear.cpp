@@ -6,8 +6,8 @@
 namespace qatx::engine {
 namespace {
 
-// Inputs: codes [..., K] and, when fused, a residual [..., N]. Attribute clamp; tensors weight int8 [N, K],
-// weight_scale [N], bias [N].
+// Inputs: codes [..., K] and, when fused, a residual [..., N]. Attribute clamp; tensors weight int8
+// [N, K], weight_scale [N], bias [N].
 class Linear final : public Operator {
  public:
   explicit Linear(const NodeReader& node)

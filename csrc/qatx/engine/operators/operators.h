@@ -7,7 +7,8 @@
 
 namespace qatx::engine {
 
-// One factory for each operator, by its name in Node::op. Where an operator's output is float32 it writes NHWC.
+// One factory for each operator, by its name in Node::op. Where an operator's output is float32 it
+// writes NHWC.
 std::unique_ptr<Operator> make_add(const NodeReader& node);
 std::unique_ptr<Operator> make_avg_pool2d(const NodeReader& node);
 std::unique_ptr<Operator> make_conv2d(const NodeReader& node);

@@ -20,8 +20,9 @@ struct PoolPlan {
   std::vector<float> divisors;  // elements averaged, by output pixel
 };
 
-// Attributes of a window pooling: kernel, stride, dilation, padding, ceil_mode, count_include_pad (average only) and
-// divisor_override (average only, 0: none). Instead of them, "adaptive" [OH, OW] gives the output's size.
+// Attributes of a window pooling: kernel, stride, dilation, padding, ceil_mode, count_include_pad
+// (average only) and divisor_override (average only, 0: none). Instead of them, "adaptive" [OH, OW]
+// gives the output's size.
 class PoolWindows {
  public:
   explicit PoolWindows(const NodeReader& node) : name_(node.name()) {
@@ -71,8 +72,7 @@ class PoolWindows {
       const int64_t size = in[d + 2];
       const int64_t begin = pixel[d] * spatial_.stride[d] - spatial_.padding[d];
       const int64_t end = std::min(begin + spatial_.kernel[d], size + spatial_.padding[d + 2]);
-      count *= count_include_pad_ ? end - begin
-                                  : std::min(end, size) - std::max<int64_t>(begin, 0);
+      count *= count_include_pad_ ? end - begin : std::min(end, size) - std::max<int64_t>(begin, 0);
     }
     return count;
   }
@@ -127,7 +127,7 @@ class Pool2dStep : public Step {
 
   template <typename F>
   void for_rows(Buffer input, const F& f) const {
-    const kernels::Window window{input.codes(), image_stride_,          pixels_,
+    const kernels::Window window{input.codes(), image_stride_,        pixels_,
                                  plan_.taps,    plan_.offsets.data(), nullptr};
     parallel_rows(plan_.out[0] * pixels_, plan_.taps * channels_,
                   [&](int64_t begin, int64_t end) { f(window, begin, end); });
@@ -180,10 +180,7 @@ class AvgPool2dStep final : public Pool2dStep {
  public:
   AvgPool2dStep(const kernels::QParams& input, const kernels::Epilogue& epilogue, bool quantized,
                 const Shape& in, PoolPlan plan)
-      : Pool2dStep(in, std::move(plan)),
-        input_(input),
-        epilogue_(epilogue),
-        quantized_(quantized) {
+      : Pool2dStep(in, std::move(plan)), input_(input), epilogue_(epilogue), quantized_(quantized) {
     epilogue_.out_stride = channels_;
     for (const float divisor : plan_.divisors) multipliers_.push_back(input.scale / divisor);
   }

@@ -8,7 +8,8 @@
 namespace qatx::engine {
 namespace {
 
-// float32 -> codes (Quantize) and back: element by element, but for an NCHW input that becomes NHWC on the way.
+// float32 -> codes (Quantize) and back: element by element, but for an NCHW input that becomes NHWC
+// on the way.
 class Conversion final : public Operator {
  public:
   Conversion(const kernels::QParams& qparams, bool to_codes)

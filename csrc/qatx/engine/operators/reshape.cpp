@@ -10,8 +10,9 @@
 namespace qatx::engine {
 namespace {
 
-// Codes of any shape, seen in the order of their names (N, C, H, W), get new sizes. Attribute "sizes": 0 keeps the input's size
-// at that place, -1 (at most once) takes the rest. Results of four dimensions are not made.
+// Codes of any shape, seen in the order of their names (N, C, H, W), get new sizes. Attribute
+// "sizes": 0 keeps the input's size at that place, -1 (at most once) takes the rest. Results of
+// four dimensions are not made.
 class Reshape final : public Operator {
  public:
   explicit Reshape(const NodeReader& node) : name_(node.name()), sizes_(node.int_list("sizes")) {
@@ -28,7 +29,8 @@ class Reshape final : public Operator {
   Shape output_shape(std::span<const Shape> inputs) const override {
     const Shape& in = inputs[0];
     Shape out = sizes_;
-    // What -1 stands for: the sizes that are not kept over those that are given. Kept ones stay out of it, for they may be 0.
+    // What -1 stands for: the sizes that are not kept over those that are given. Kept ones stay out
+    // of it, for they may be 0.
     int64_t rest = 1;
     for (size_t d = 0; d < std::max(in.size(), out.size()); ++d) {
       const bool kept = d < out.size() && out[d] == 0;

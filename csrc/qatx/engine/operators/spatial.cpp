@@ -40,8 +40,8 @@ Spatial read_spatial(const NodeReader& node, std::array<int64_t, 2> kernel) {
 void check_image_shape(const std::string& name, const Shape& shape) {
   TORCH_CHECK_VALUE(shape.size() == 4, "qatx program: '", name,
                     "' takes inputs of 4 dimensions (N, C, H, W), got ", shape);
-  const double image = static_cast<double>(shape[1]) * static_cast<double>(shape[2]) *
-                       static_cast<double>(shape[3]);
+  const double image =
+      static_cast<double>(shape[1]) * static_cast<double>(shape[2]) * static_cast<double>(shape[3]);
   TORCH_CHECK_VALUE(image < std::numeric_limits<int32_t>::max(), "qatx program: '", name,
                     "' takes images of less than 2^31 elements, got ", shape);
 }

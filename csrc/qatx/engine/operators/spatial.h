@@ -18,14 +18,16 @@ struct Spatial {
   std::array<int64_t, 4> padding;  // top, left, bottom, right
 
   int64_t taps() const { return kernel[0] * kernel[1]; }
-  // Height and width of the output. Throws c10::Error where the kernel does not fit the padded input.
+  // Height and width of the output. Throws c10::Error where the kernel does not fit the padded
+  // input.
   std::array<int64_t, 2> output_size(int64_t height, int64_t width, bool ceil_mode = false) const;
 };
 
 // Reads stride, dilation and padding; kernel sizes come from the weight or from attribute "kernel".
 Spatial read_spatial(const NodeReader& node, std::array<int64_t, 2> kernel);
 
-// N, C, H, W. Throws c10::Error for another number of dimensions, or images whose bytes an int32 cannot count.
+// N, C, H, W. Throws c10::Error for another number of dimensions, or images whose bytes an int32
+// cannot count.
 void check_image_shape(const std::string& name, const Shape& shape);
 
 // Window::offsets for NHWC images of this height, width and number of channels; -1 in the padding.

@@ -1,6 +1,6 @@
-#include "qatx/engine/passes/passes.h"
-
 #include <algorithm>
+
+#include "qatx/engine/passes/passes.h"
 
 namespace qatx::engine {
 namespace {

@@ -18,8 +18,9 @@ using kernels::ChannelQParams;
 using kernels::kLanes;
 using kernels::QuantRange;
 
-// Elements that one task handles at least, and at which sums are cut into partial sums. Fixed, so that the order of
-// additions does not depend on the number of threads; small enough that a float sum of a block stays accurate.
+// Elements that one task handles at least, and at which sums are cut into partial sums. Fixed, so
+// that the order of additions does not depend on the number of threads; small enough that a float
+// sum of a block stays accurate.
 constexpr int64_t kBlock = 4096;
 constexpr int64_t kGrain = 32768;
 
@@ -160,11 +161,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_cpu(
     at::parallel_for(0, parts, grain, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
         const int64_t offset = p * rows * layout.channels;
-        kernel.backward_rows(g + offset, in + offset, out + offset,
-                             std::min(rows, layout.outer - p * rows), layout.channels,
-                             qparams.scale.data(), qparams.inv_scale.data(),
-                             qparams.zero_point.data(), range, scale_sums.part(p),
-                             zero_point_sums.part(p));
+        kernel.backward_rows(
+            g + offset, in + offset, out + offset, std::min(rows, layout.outer - p * rows),
+            layout.channels, qparams.scale.data(), qparams.inv_scale.data(),
+            qparams.zero_point.data(), range, scale_sums.part(p), zero_point_sums.part(p));
       }
     });
     scale_sums.write_total(dscale, grad_scale);
@@ -172,7 +172,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_cpu(
     return {dx, dscale, dzero_point};
   }
 
-  // A part is a block of a long run, or a channel's runs in several outer indices where runs are short.
+  // A part is a block of a long run, or a channel's runs in several outer indices where runs are
+  // short.
   const int64_t blocks = ceil_div(layout.inner, kBlock);
   const int64_t outer_per_part = std::max<int64_t>(1, kBlock / layout.inner);
   const int64_t outer_parts = ceil_div(layout.outer, outer_per_part);
