@@ -30,7 +30,7 @@ build: setup
 	@$(MAKE) --silent .venv/.qatx-installed
 
 .venv/.qatx-installed: pyproject.toml setup.py .venv/.qatx-setup
-	python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	python -m pip install -qq --no-build-isolation --no-deps --editable .
 	@touch $@
 
 demo: build

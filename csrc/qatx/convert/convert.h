@@ -29,13 +29,16 @@ struct Converted {
 };
 
 // Replaces every part of a traced model that is fake-quantized by integer programs; what has no
-// integer form stays float. traced: the result of tracing a model in evaluation mode. It is not
-// changed. example_inputs: what forward takes; tells the shapes that the report counts with and
-// that decide whether an operation is supported. Returns a module with one method, forward, that
-// takes and returns what the traced model did; batch size (and, for convolutions, image size) may
-// differ from those of the examples. Throws c10::Error where the model writes into tensors in place
-// in a way that cannot be removed, where weights hold NaN or infinities, or where forward does not
-// take the example inputs.
+// integer form stays float.
+//
+// - traced: the result of tracing a model in evaluation mode. It is not changed.
+// - example_inputs: what forward takes. Their shapes decide which operations are supported, and the
+//   report counts with them.
+//
+// Returns a module with one method, forward, that takes and returns what the traced model did;
+// batch size (and, for convolutions, image size) may differ from those of the examples. Throws
+// c10::Error where the model writes into tensors in place in a way that cannot be removed, where
+// weights hold NaN or infinities, or where forward does not take the example inputs.
 C10_EXPORT Converted convert(const torch::jit::Module& traced,
                              const std::vector<c10::IValue>& example_inputs);
 

@@ -12,16 +12,18 @@
 namespace qatx {
 
 // Turns ranges into quantization parameters; the only place that does.
+//
 // min, max: float32 tensors of one shape ([] or [channels]), finite, min <= max. Ranges are first
 // widened to hold 0, so that 0.0 is exactly representable. Returns (scale, zero_point), float32, of
 // that shape; zero_point holds integers.
-//   symmetric:  zero_point is the middle code (0 when signed, 2^(bits-1) when unsigned) and
-//               scale = max(-min, max) / (quant_max - zero_point), so that -x and x get opposite
-//               codes;
-//   asymmetric: scale = (max - min) / (quant_max - quant_min), zero_point = rint(quant_min - min /
-//   scale), clamped.
+//
+// - symmetric: zero_point is the middle code (0 when signed, 2^(bits-1) when unsigned), and scale =
+//   max(-min, max) / (quant_max - zero_point), so that -x and x get opposite codes.
+// - asymmetric: scale = (max - min) / (quant_max - quant_min), and zero_point = rint(quant_min -
+//   min / scale), clamped.
+//
 // An all-zero range gives scale 1; tiny and huge ranges are kept inside the valid scales
-// (core/rounding.h).
+// (core/rounding.h). Throws c10::Error for other dtypes, shapes and ranges.
 C10_EXPORT std::pair<at::Tensor, at::Tensor> choose_qparams(const at::Tensor& min,
                                                             const at::Tensor& max,
                                                             const QuantSpec& spec);

@@ -11,10 +11,13 @@ namespace qatx {
 // How a tensor is quantized: everything but the numbers that are learned or measured.
 class C10_EXPORT QuantSpec {
  public:
-  // bits: 2 to 8. with_sign: codes -2^(bits-1) .. 2^(bits-1)-1, otherwise 0 .. 2^bits-1. symmetric:
-  // zero_point is the code that stands in the middle (0 when signed) and is not learned. axis:
-  // nullopt for one scale per tensor, or the dimension whose every index (channel) has its own;
-  // negative counts from the end. Throws c10::Error where bits is out of range.
+  // - bits: 2 to 8.
+  // - with_sign: codes -2^(bits-1) .. 2^(bits-1)-1, otherwise 0 .. 2^bits-1.
+  // - symmetric: zero_point is the middle code (0 when signed) and is not learned.
+  // - axis: nullopt for one scale per tensor, or the dimension whose every index (channel) has its
+  //   own; negative counts from the end.
+  //
+  // Throws c10::Error where bits is out of range.
   explicit QuantSpec(int64_t bits = 8, bool with_sign = true, bool symmetric = true,
                      std::optional<int64_t> axis = std::nullopt);
 

@@ -13,12 +13,13 @@ namespace qatx {
 //   q = clamp(rint(x / scale) + zero_point, quant_min, quant_max),  y = (q - zero_point) * scale
 // (docs/numerics.md has the exact float operations, and NaN and infinities).
 //
-// x           float32 on the CPU, any shape and strides; y has the same.
-// scale       float32, one element (axis = nullopt) or [x.size(axis)]; each in [2^-126, 2^126].
-// zero_point  like scale; rounded to the nearest integer, ties to even, and clamped to [quant_min,
-// quant_max]. quant_min, quant_max  within -128..127 or 0..255. axis        the dimension whose
-// indices have their own scale; nullopt: per tensor. grad_scale  factor on the gradients of scale
-// and zero_point; 1/sqrt(N * quant_max) in LSQ.
+// - x: float32 on the CPU, any shape and strides; y has the same.
+// - scale: float32, one element (axis = nullopt) or [x.size(axis)]; each in [2^-126, 2^126].
+// - zero_point: like scale; rounded to the nearest integer, ties to even, and clamped to
+//   [quant_min, quant_max].
+// - quant_min, quant_max: within -128..127 or 0..255.
+// - axis: the dimension whose indices have their own scale; nullopt: per tensor.
+// - grad_scale: factor on the gradients of scale and zero_point; 1/sqrt(N * quant_max) in LSQ.
 //
 // Gradients: straight through inside the range and zero outside for x; LSQ's (arXiv 1902.08153,
 // equation 3) for scale; LSQ+'s (arXiv 2004.09576) for zero_point. Throws c10::Error that names the
