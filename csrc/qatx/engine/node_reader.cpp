@@ -2,8 +2,6 @@
 
 #include <c10/util/Exception.h>
 
-#include <limits>
-
 namespace qatx::engine {
 
 #define QATX_CHECK_NODE(condition, ...) \
@@ -74,18 +72,13 @@ at::Tensor NodeReader::tensor(std::string_view key, at::ScalarType dtype, int64_
   return t.contiguous();
 }
 
-kernels::Epilogue NodeReader::epilogue() const {
-  kernels::Epilogue epilogue{};
-  epilogue.clamp_min = -std::numeric_limits<float>::infinity();
-  epilogue.clamp_max = std::numeric_limits<float>::infinity();
-  if (const auto found = node_.floats.find("clamp"); found != node_.floats.end()) {
-    QATX_CHECK_NODE(found->second.size() == 2 && found->second[0] <= found->second[1],
-                    "attribute 'clamp' must be [min, max] with min <= max");
-    epilogue.clamp_min = static_cast<float>(found->second[0]);
-    epilogue.clamp_max = static_cast<float>(found->second[1]);
-  }
-  if (output().quantized()) epilogue.out = *output().qparams;
-  return epilogue;
+std::optional<std::pair<double, double>> NodeReader::clamp() const {
+  const auto found = node_.floats.find("clamp");
+  if (found == node_.floats.end()) return std::nullopt;
+  const std::vector<double>& limits = found->second;
+  QATX_CHECK_NODE(limits.size() == 2 && limits[0] <= limits[1],
+                  "attribute 'clamp' must be [min, max] with min <= max");
+  return {{limits[0], limits[1]}};
 }
 
 }  // namespace qatx::engine

@@ -3,8 +3,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "qatx/engine/graph.h"
@@ -34,8 +36,8 @@ class NodeReader {
   // A contiguous CPU tensor of this dtype and number of dimensions, no size of which is zero.
   at::Tensor tensor(std::string_view key, at::ScalarType dtype, int64_t dim) const;
 
-  // clamp_min, clamp_max (default: none) and the output's type; pointers are left null.
-  kernels::Epilogue epilogue() const;
+  // Attribute "clamp", [min, max].
+  std::optional<std::pair<double, double>> clamp() const;
 
  private:
   const Graph& graph_;

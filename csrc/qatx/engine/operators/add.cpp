@@ -2,6 +2,7 @@
 #include <c10/util/accumulate.h>
 
 #include "qatx/engine/operators/operators.h"
+#include "qatx/engine/operators/output.h"
 #include "qatx/engine/operators/parallel.h"
 #include "qatx/kernels/registry.h"
 
@@ -12,11 +13,7 @@ namespace {
 class Add final : public Operator {
  public:
   explicit Add(const NodeReader& node)
-      : name_(node.name()),
-        a_(node.input(0)),
-        b_(node.input(1)),
-        epilogue_(node.epilogue()),
-        quantized_(node.output().quantized()) {
+      : name_(node.name()), a_(node.input(0)), b_(node.input(1)), output_(node) {
     node.check_input_count(2, 2);
   }
 
@@ -30,14 +27,8 @@ class Add final : public Operator {
 
   void run(std::span<const Buffer> inputs, Buffer output, int64_t n) const {
     parallel_rows(n, 1, [&](int64_t begin, int64_t end) {
-      kernels::Epilogue epilogue = epilogue_;
-      if (quantized_) {
-        epilogue.out_u8 = static_cast<uint8_t*>(output.data) + begin;
-      } else {
-        epilogue.out_f32 = static_cast<float*>(output.data) + begin;
-      }
       kernels::active().elementwise.add(inputs[0].codes() + begin, a_, inputs[1].codes() + begin,
-                                        b_, end - begin, epilogue);
+                                        b_, end - begin, output_.to(inputs, output, n, begin));
     });
   }
 
@@ -45,8 +36,7 @@ class Add final : public Operator {
   std::string name_;
   kernels::QParams a_;
   kernels::QParams b_;
-  kernels::Epilogue epilogue_;
-  bool quantized_;
+  Output output_;
 };
 
 class AddStep final : public Step {

@@ -2,6 +2,7 @@
 
 #include "qatx/engine/operators/gemm.h"
 #include "qatx/engine/operators/operators.h"
+#include "qatx/engine/operators/output.h"
 #include "qatx/engine/operators/spatial.h"
 
 namespace qatx::engine {
@@ -12,7 +13,7 @@ namespace {
 // bias [O].
 class Conv2d final : public Operator {
  public:
-  explicit Conv2d(const NodeReader& node) : name_(node.name()), epilogue_(node.epilogue()) {
+  explicit Conv2d(const NodeReader& node) : name_(node.name()), output_(node) {
     node.check_input_count(1, 2);
     input_ = node.input(0);
     const LayerWeights all = read_layer_weights(node, 4);
@@ -24,12 +25,7 @@ class Conv2d final : public Operator {
                       " groups");
     in_channels_ = weight.size(1) * groups_;
     spatial_ = read_spatial(node, {weight.size(2), weight.size(3)});
-    if (node.input_count() == 2) {
-      has_residual_ = true;
-      epilogue_.residual_scale = node.input(1).scale;
-      epilogue_.residual_zero_point = node.input(1).zero_point;
-    }
-    quantized_ = node.output().quantized();
+    if (node.input_count() == 2) output_.add_residual(node.input(1));
     if (groups_ == in_channels_ && groups_ == out_channels_ && groups_ > 1) {
       depthwise_ = std::make_unique<PackedDepthwise>(all, input_);
       return;
@@ -50,7 +46,7 @@ class Conv2d final : public Operator {
                       in_channels_, " channels, got an input of shape ", in);
     const auto size = spatial_.output_size(in[2], in[3]);
     Shape out{in[0], out_channels_, size[0], size[1]};
-    TORCH_CHECK_VALUE(!has_residual_ || inputs[1] == out, "qatx program: conv2d '", name_,
+    TORCH_CHECK_VALUE(!output_.has_residual() || inputs[1] == out, "qatx program: conv2d '", name_,
                       "': what is added must have the shape of the output, ", out, ", got ",
                       inputs.back());
     return out;
@@ -62,14 +58,12 @@ class Conv2d final : public Operator {
   friend class Conv2dStep;
 
   std::string name_;
-  kernels::Epilogue epilogue_;
+  Output output_;
   kernels::QParams input_{};
   Spatial spatial_{};
   int64_t in_channels_ = 0;
   int64_t out_channels_ = 0;
   int64_t groups_ = 1;
-  bool has_residual_ = false;
-  bool quantized_ = false;
   std::vector<PackedGemm> gemms_;  // one for each group; empty when depthwise
   std::unique_ptr<PackedDepthwise> depthwise_;
 };
@@ -88,26 +82,17 @@ class Conv2dStep final : public Step {
   void run(std::span<const Buffer> inputs, Buffer output) const override {
     kernels::Window window{inputs[0].codes(),   image_stride_,   pixels_,
                            op_.spatial_.taps(), offsets_.data(), pad_.data()};
-    kernels::Epilogue epilogue = op_.epilogue_;
-    epilogue.out_stride = epilogue.residual_stride = op_.out_channels_;
-    if (op_.has_residual_) epilogue.residual = inputs[1].codes();
-    if (op_.quantized_) {
-      epilogue.out_u8 = static_cast<uint8_t*>(output.data);
-    } else {
-      epilogue.out_f32 = static_cast<float*>(output.data);
-    }
     if (op_.depthwise_) {
-      op_.depthwise_->run(window, rows_, epilogue);
+      op_.depthwise_->run(window, rows_, op_.output_.to(inputs, output, op_.out_channels_));
       return;
     }
     const int64_t group_in = op_.in_channels_ / op_.groups_;
     const int64_t group_out = op_.out_channels_ / op_.groups_;
+    int64_t offset = 0;
     for (const PackedGemm& gemm : op_.gemms_) {
-      gemm.run(window, rows_, epilogue);
+      gemm.run(window, rows_, op_.output_.to(inputs, output, op_.out_channels_, offset));
       window.input += group_in;
-      if (epilogue.residual) epilogue.residual += group_out;
-      if (epilogue.out_u8) epilogue.out_u8 += group_out;
-      if (epilogue.out_f32) epilogue.out_f32 += group_out;
+      offset += group_out;
     }
   }
 

@@ -2,6 +2,7 @@
 
 #include "qatx/engine/operators/gemm.h"
 #include "qatx/engine/operators/operators.h"
+#include "qatx/engine/operators/output.h"
 
 namespace qatx::engine {
 namespace {
@@ -12,17 +13,12 @@ class Linear final : public Operator {
  public:
   explicit Linear(const NodeReader& node)
       : name_(node.name()),
-        epilogue_(node.epilogue()),
-        quantized_(node.output().quantized()),
-        has_residual_(node.input_count() == 2),
+        output_(node),
         n_(node.tensor("weight", at::kChar, 2).size(0)),
         k_(node.tensor("weight", at::kChar, 2).size(1)),
         gemm_(read_layer_weights(node, 2), node.input(0)) {
     node.check_input_count(1, 2);
-    if (has_residual_) {
-      epilogue_.residual_scale = node.input(1).scale;
-      epilogue_.residual_zero_point = node.input(1).zero_point;
-    }
+    if (node.input_count() == 2) output_.add_residual(node.input(1));
   }
 
   Shape output_shape(std::span<const Shape> inputs) const override {
@@ -32,9 +28,9 @@ class Linear final : public Operator {
                       "qatx program: linear '", name_, "' takes inputs [..., ", k_,
                       "] of any number of dimensions but 4, got ", shape);
     shape.back() = n_;
-    TORCH_CHECK_VALUE(!has_residual_ || inputs[1] == shape, "qatx program: linear '", name_,
-                      "': what is added must have the shape of the output, ", shape, ", got ",
-                      inputs.back());
+    TORCH_CHECK_VALUE(!output_.has_residual() || inputs[1] == shape, "qatx program: linear '",
+                      name_, "': what is added must have the shape of the output, ", shape,
+                      ", got ", inputs.back());
     return shape;
   }
 
@@ -42,22 +38,13 @@ class Linear final : public Operator {
 
   void run(std::span<const Buffer> inputs, Buffer output, int64_t rows) const {
     static constexpr int32_t kOffset = 0;
-    kernels::Epilogue epilogue = epilogue_;
-    epilogue.out_stride = epilogue.residual_stride = n_;
-    if (has_residual_) epilogue.residual = inputs[1].codes();
-    if (quantized_) {
-      epilogue.out_u8 = static_cast<uint8_t*>(output.data);
-    } else {
-      epilogue.out_f32 = static_cast<float*>(output.data);
-    }
-    gemm_.run({inputs[0].codes(), k_, 1, 1, &kOffset, nullptr}, rows, epilogue);
+    gemm_.run({inputs[0].codes(), k_, 1, 1, &kOffset, nullptr}, rows,
+              output_.to(inputs, output, n_));
   }
 
  private:
   std::string name_;
-  kernels::Epilogue epilogue_;
-  bool quantized_;
-  bool has_residual_;
+  Output output_;
   int64_t n_;
   int64_t k_;
   PackedGemm gemm_;

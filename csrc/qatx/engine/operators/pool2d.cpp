@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "qatx/engine/operators/operators.h"
+#include "qatx/engine/operators/output.h"
 #include "qatx/engine/operators/parallel.h"
 #include "qatx/engine/operators/spatial.h"
 #include "qatx/kernels/registry.h"
@@ -178,20 +179,13 @@ class MaxPool2d final : public Operator {
 
 class AvgPool2dStep final : public Pool2dStep {
  public:
-  AvgPool2dStep(const kernels::QParams& input, const kernels::Epilogue& epilogue, bool quantized,
-                const Shape& in, PoolPlan plan)
-      : Pool2dStep(in, std::move(plan)), input_(input), epilogue_(epilogue), quantized_(quantized) {
-    epilogue_.out_stride = channels_;
+  AvgPool2dStep(const kernels::QParams& input, const Output& output, const Shape& in, PoolPlan plan)
+      : Pool2dStep(in, std::move(plan)), input_(input), output_(output) {
     for (const float divisor : plan_.divisors) multipliers_.push_back(input.scale / divisor);
   }
 
   void run(std::span<const Buffer> inputs, Buffer output) const override {
-    kernels::Epilogue epilogue = epilogue_;
-    if (quantized_) {
-      epilogue.out_u8 = static_cast<uint8_t*>(output.data);
-    } else {
-      epilogue.out_f32 = static_cast<float*>(output.data);
-    }
+    const kernels::Epilogue epilogue = output_.to(inputs, output, channels_);
     for_rows(inputs[0], [&](const kernels::Window& window, int64_t begin, int64_t end) {
       kernels::active().pool.average(window, channels_, input_.zero_point, multipliers_.data(),
                                      epilogue, begin, end);
@@ -200,19 +194,14 @@ class AvgPool2dStep final : public Pool2dStep {
 
  private:
   kernels::QParams input_;
-  kernels::Epilogue epilogue_;
-  bool quantized_;
+  Output output_;
   std::vector<float> multipliers_;
 };
 
 class AvgPool2d final : public Operator {
  public:
   explicit AvgPool2d(const NodeReader& node)
-      : windows_(node),
-        input_(node.input(0)),
-        epilogue_(node.epilogue()),
-        quantized_(node.output().quantized()),
-        squeeze_(node.has_ints("squeeze")) {
+      : windows_(node), input_(node.input(0)), output_(node), squeeze_(node.has_ints("squeeze")) {
     node.check_input_count(1, 1);
   }
 
@@ -223,15 +212,13 @@ class AvgPool2d final : public Operator {
   }
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override {
-    return std::make_unique<AvgPool2dStep>(input_, epilogue_, quantized_, inputs[0],
-                                           windows_.plan(inputs[0]));
+    return std::make_unique<AvgPool2dStep>(input_, output_, inputs[0], windows_.plan(inputs[0]));
   }
 
  private:
   PoolWindows windows_;
   kernels::QParams input_;
-  kernels::Epilogue epilogue_;
-  bool quantized_;
+  Output output_;
   bool squeeze_;  // a mean over both spatial dimensions that drops them
 };
 
