@@ -51,7 +51,8 @@ struct Expected {
   at::Tensor dx;
   std::vector<double> dscale;
   std::vector<double> dzero_point;
-  std::vector<double> terms;  // sums of absolute terms: what the error of a float sum is measured by
+  std::vector<double>
+      terms;  // sums of absolute terms: what the error of a float sum is measured by
 };
 
 // The numeric contract, element by element; sums in double.
@@ -104,9 +105,9 @@ void check_sums(const at::Tensor& actual, const at::Tensor& like, const std::vec
 }
 
 void check(const Case& t) {
-  SCOPED_TRACE(::testing::Message() << "sizes " << t.x.sizes() << ", strides " << t.x.strides()
-                                    << ", codes " << t.quant_min << ".." << t.quant_max
-                                    << ", axis " << t.axis.value_or(-99));
+  SCOPED_TRACE(::testing::Message()
+               << "sizes " << t.x.sizes() << ", strides " << t.x.strides() << ", codes "
+               << t.quant_min << ".." << t.quant_max << ", axis " << t.axis.value_or(-99));
   const Expected e = expected(t);
   const at::Tensor y = t.forward();
   const auto [dx, dscale, dzero_point] = t.backward();
@@ -124,11 +125,14 @@ void check(const Case& t) {
 Case random_case(Random& random, const at::Tensor& layout, std::optional<int64_t> axis) {
   const int64_t bits = random.integer(2, 8);
   const bool with_sign = random.chance(0.5);
-  Case t{layout, at::empty_like(layout),
-         {},     {},
+  Case t{layout,
+         at::empty_like(layout),
+         {},
+         {},
          with_sign ? -(int64_t{1} << (bits - 1)) : 0,
          with_sign ? (int64_t{1} << (bits - 1)) - 1 : (int64_t{1} << bits) - 1,
-         axis,   random.chance(0.5) ? 1.0 : random.real(0.01f, 0.5f)};
+         axis,
+         random.chance(0.5) ? 1.0 : random.real(0.01f, 0.5f)};
   const int64_t channels = axis ? layout.size(*axis) : 1;
   std::vector<float> scales;
   std::vector<float> zero_points;
@@ -160,16 +164,16 @@ std::vector<at::Tensor> layouts() {
       image.contiguous(at::MemoryFormat::ChannelsLast),
       image.transpose(0, 1),
       image.permute({3, 1, 0, 2}),
-      image.narrow(3, 1, 4),                                                   // gaps in rows
-      image.narrow(1, 1, 3),                                                   // gaps between images
+      image.narrow(3, 1, 4),  // gaps in rows
+      image.narrow(1, 1, 3),  // gaps between images
       make({3, 9, 4, 6}).contiguous(at::MemoryFormat::ChannelsLast).narrow(1, 2, 4),
-      make({4, 12}).t().slice(0, 0, 12, 2),                                    // gaps, transposed
+      make({4, 12}).t().slice(0, 0, 12, 2),  // gaps, transposed
       make({1, 5, 1, 1}),
       make({4, 1, 3, 3}).contiguous(at::MemoryFormat::ChannelsLast),
       make({1, 1}),
       make({7}),
       make({2, 70}),
-      make({3, 4, 5000}),                                                      // longer than a block
+      make({3, 4, 5000}),  // longer than a block
       make({2, 3, 4, 5, 6}).contiguous(at::MemoryFormat::ChannelsLast3d),
       make({300, 130}),
   };
@@ -249,7 +253,8 @@ TEST(FakeQuantizeTest, SpecialValues) {
 TEST(FakeQuantizeTest, ZeroStaysZero) {
   for (const float zero_point : {-1e9f, -3.0f, 0.4f, 2.5f, 100.7f, 255.0f, kInf}) {
     for (const float scale : {0x1p-126f, 0.1f, 3.0f, 0x1p126f}) {
-      const at::Tensor y = fake_quantize(floats({0.0f}), floats({scale}), floats({zero_point}), 0, 255);
+      const at::Tensor y =
+          fake_quantize(floats({0.0f}), floats({scale}), floats({zero_point}), 0, 255);
       EXPECT_EQ(y.item<float>(), 0.0f) << scale << ", " << zero_point;
     }
   }
@@ -321,7 +326,6 @@ TEST(FakeQuantizeTest, AutogradWhereOnlySomeInputsLearn) {
   EXPECT_FALSE(learned_scale.x.grad().defined());
 }
 
-
 TEST(FakeQuantizeTest, DoubleBackwardIsAnError) {
   const at::Tensor x = floats({0.3f, -2.0f}).requires_grad_(true);
   const at::Tensor scale = floats({0.1f}).requires_grad_(true);
@@ -344,23 +348,26 @@ TEST(FakeQuantizeTest, ErrorsNameTheArgument) {
                fake_quantize(x, as_double, zero, 0, 255));
   EXPECT_ERROR(c10::TypeError, "zero_point must be float32, got Long",
                fake_quantize(x, one, zero.to(at::kLong), 0, 255));
-  EXPECT_ERROR(c10::ValueError, "scale must have one element", fake_quantize(x, three, zero, 0, 255));
+  EXPECT_ERROR(c10::ValueError, "scale must have one element",
+               fake_quantize(x, three, zero, 0, 255));
   EXPECT_ERROR(c10::ValueError, "scale must have one element",
                fake_quantize(x, one.unsqueeze(0), zero, 0, 255));
   EXPECT_ERROR(c10::ValueError, "zero_point must have one element",
                fake_quantize(x, one, three, 0, 255));
-  EXPECT_ERROR(c10::ValueError, "scale must have shape [3]", fake_quantize(x, one, three, 0, 255, 1));
+  EXPECT_ERROR(c10::ValueError, "scale must have shape [3]",
+               fake_quantize(x, one, three, 0, 255, 1));
   EXPECT_ERROR(c10::ValueError, "zero_point must have shape [3]",
                fake_quantize(x, three, zero, 0, 255, 1));
-  EXPECT_ERROR(c10::ValueError, "scale must have shape [2]", fake_quantize(x, three, three, 0, 255, 0));
+  EXPECT_ERROR(c10::ValueError, "scale must have shape [2]",
+               fake_quantize(x, three, three, 0, 255, 0));
   for (const int64_t axis : {2, -3}) {
     EXPECT_ERROR(c10::ValueError, "axis must be one of the 2 dimensions of x, got",
                  fake_quantize(x, three, three, 0, 255, axis));
   }
   EXPECT_ERROR(c10::ValueError, "axis must be one of the 0 dimensions",
                fake_quantize(scalar(1.0f), one, zero, 0, 255, 0));
-  const std::vector<std::pair<int64_t, int64_t>> bad_codes = {
-      {0, 0}, {5, 3}, {-1, 128}, {-129, 0}, {0, 256}, {-128, 255}};
+  const std::vector<std::pair<int64_t, int64_t>> bad_codes = {{0, 0},    {5, 3},   {-1, 128},
+                                                              {-129, 0}, {0, 256}, {-128, 255}};
   for (const auto& [quant_min, quant_max] : bad_codes) {
     EXPECT_ERROR(c10::ValueError, "quant_min < quant_max must lie within",
                  fake_quantize(x, one, zero, quant_min, quant_max));
@@ -381,7 +388,8 @@ TEST(FakeQuantizeTest, ErrorsNameTheArgument) {
                fake_quantize_backward(x.to(at::kDouble), x, one, zero, 0, 255));
 }
 
-// Tracing and compiling rely on the meta kernels: they promise the sizes and strides that the CPU kernels give.
+// Tracing and compiling rely on the meta kernels: they promise the sizes and strides that the CPU
+// kernels give.
 TEST(FakeQuantizeTest, MetaTensorsHaveTheSameLayoutAndChecks) {
   Random random(9);
   for (const at::Tensor& layout : layouts()) {

@@ -14,10 +14,11 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 TEST(LearnedScaleTest, IsAlwaysPositiveAndInRange) {
-  const at::Tensor raw = floats({0.5f, -0.5f, 0.0f, -0.0f, 1e-30f, -1e-30f, 1e30f, -1e30f, kInf, -kInf, kNan});
-  EXPECT_TRUE(same_bits(learned_scale(raw),
-                        floats({0.5f, 0.5f, 0x1p-64f, 0x1p-64f, 0x1p-64f, 0x1p-64f, 0x1p64f,
-                                0x1p64f, 0x1p64f, 0x1p64f, 0x1p-64f})));
+  const at::Tensor raw =
+      floats({0.5f, -0.5f, 0.0f, -0.0f, 1e-30f, -1e-30f, 1e30f, -1e30f, kInf, -kInf, kNan});
+  EXPECT_TRUE(
+      same_bits(learned_scale(raw), floats({0.5f, 0.5f, 0x1p-64f, 0x1p-64f, 0x1p-64f, 0x1p-64f,
+                                            0x1p64f, 0x1p64f, 0x1p64f, 0x1p64f, 0x1p-64f})));
 }
 
 TEST(LearnedScaleTest, GradientHasTheSignOfRaw) {

@@ -1,0 +1,317 @@
+#pragma once
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/adaptive_avg_pool2d.h>
+#include <ATen/ops/avg_pool2d.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/max_pool2d.h>
+#include <ATen/ops/nan_to_num.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/round.h>
+#include <ATen/ops/stack.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <sstream>
+
+#include "graph_testing.h"
+#include "qatx/engine/program.h"
+
+namespace qatx::engine {
+
+// A network of random parameters and inputs that is built as a graph and, at the same time,
+// computed by an oracle: sums of integers in double by PyTorch's own operators, which is exact, and
+// then the float operations of the numeric contract, one by one.
+class Network {
+ public:
+  using Sizes = std::vector<int64_t>;
+
+  struct Tensor {
+    int64_t value;             // in the graph
+    at::Tensor expected;       // float32; of codes what they stand for
+    std::optional<QParams> q;  // of codes
+
+    // Of codes, less the zero point: whole numbers, in double.
+    at::Tensor steps() const { return at::round(expected.to(at::kDouble) / double{q->scale}); }
+  };
+
+  explicit Network(unsigned seed) : random(seed) {}
+
+  testing::Random random;
+
+  QParams random_qparams(double scale) {
+    constexpr int64_t kRanges[][2] = {{0, 255}, {0, 255}, {0, 15}, {120, 135}, {1, 255}, {64, 191}};
+    const auto& [low, high] = kRanges[random.integer(0, 5)];
+    return make_qparams(scale, random.integer(low, high), low, high);
+  }
+
+  // A float32 input of any layout, with infinities, NaN and ties between codes; and its codes.
+  Tensor input(const Sizes& sizes) {
+    const QParams q = random_qparams(random.real(0.005f, 0.1f));
+    at::Tensor x = at::empty(sizes, at::kFloat);
+    auto* data = x.mutable_data_ptr<float>();
+    for (int64_t i = 0; i < x.numel(); ++i) data[i] = random_value(q);
+    inputs_.push_back(in_some_layout(x));
+    return quantize(add_input(graph_), x, q);
+  }
+
+  // Codes of what is already computed, under new parameters.
+  Tensor requantize(const Tensor& x) {
+    const int64_t value = x.q ? dequantize(graph_, x.value) : x.value;
+    return quantize(value, x.expected, random_qparams(suitable_scale(x.expected)));
+  }
+
+  struct Conv2dOptions {
+    int64_t out_channels;
+    Sizes kernel;
+    Sizes stride = {1, 1};
+    Sizes dilation = {1, 1};
+    Sizes padding = {0, 0, 0, 0};  // top, left, bottom, right
+    int64_t groups = 1;
+  };
+
+  at::Tensor conv2d_sums(const Tensor& x, const Conv2dOptions& o, const at::Tensor& weight) const {
+    const at::Tensor padded =
+        at::constant_pad_nd(x.steps(), {o.padding[1], o.padding[3], o.padding[0], o.padding[2]});
+    return at::conv2d(padded, weight.to(at::kDouble), {}, o.stride, at::IntArrayRef({0, 0}),
+                      o.dilation, o.groups);
+  }
+
+  // with_residual: adds random codes of the output's shape.
+  Tensor conv2d(const Tensor& x, const Conv2dOptions& o, bool with_residual) {
+    const at::Tensor weight =
+        random_weight({o.out_channels, x.expected.size(1) / o.groups, o.kernel[0], o.kernel[1]});
+    Node node{.op = "conv2d",
+              .inputs = {x.value},
+              .ints = {{"stride", o.stride},
+                       {"dilation", o.dilation},
+                       {"padding", o.padding},
+                       {"groups", {o.groups}}}};
+    return layer(std::move(node), x, weight, conv2d_sums(x, o, weight), {1, -1, 1, 1},
+                 with_residual);
+  }
+
+  Tensor linear(const Tensor& x, int64_t out_features, bool with_residual) {
+    const at::Tensor weight = random_weight({out_features, x.expected.size(-1)});
+    return layer({.op = "linear", .inputs = {x.value}}, x, weight,
+                 at::linear(x.steps(), weight.to(at::kDouble)), {-1}, with_residual);
+  }
+
+  Tensor add(const Tensor& a, const Tensor& b) {
+    return finish({.op = "add", .inputs = {a.value, b.value}}, a.expected + b.expected);
+  }
+
+  struct PoolOptions {
+    Sizes kernel;
+    Sizes stride;
+    Sizes padding;  // vertical, horizontal
+    bool ceil_mode = false;
+  };
+
+  // What both window poolings say.
+  Node pool_node(const char* op, const Tensor& x, const PoolOptions& o,
+                 const Sizes& dilation) const {
+    return {.op = op,
+            .inputs = {x.value},
+            .ints = {{"kernel", o.kernel},
+                     {"stride", o.stride},
+                     {"dilation", dilation},
+                     {"padding", {o.padding[0], o.padding[1], o.padding[0], o.padding[1]}},
+                     {"ceil_mode", {o.ceil_mode}}}};
+  }
+
+  Tensor max_pool2d(const Tensor& x, const PoolOptions& o, const Sizes& dilation) {
+    const int64_t value = add_node(graph_, pool_node("max_pool2d", x, o, dilation), x.q);
+    return {value, at::max_pool2d(x.expected, o.kernel, o.stride, o.padding, dilation, o.ceil_mode),
+            x.q};
+  }
+
+  Tensor avg_pool2d(const Tensor& x, const PoolOptions& o, bool count_include_pad,
+                    int64_t divisor) {
+    Node node = pool_node("avg_pool2d", x, o, {1, 1});
+    node.ints["count_include_pad"] = {count_include_pad};
+    node.ints["divisor_override"] = {divisor};
+    const auto pool = [&](const at::Tensor& t, std::optional<int64_t> by) {
+      return at::avg_pool2d(t, o.kernel, o.stride, o.padding, o.ceil_mode, count_include_pad, by);
+    };
+    // PyTorch's divisors: how many elements a window has over their share in the average of ones.
+    const at::Tensor ones = at::ones_like(x.steps());
+    const at::Tensor divisors =
+        divisor > 0 ? at::full_like(pool(ones, divisor), static_cast<double>(divisor))
+                    : at::round(pool(ones, 1) / pool(ones, std::nullopt));
+    return average(std::move(node), x, pool(x.steps(), 1), divisors);
+  }
+
+  // squeeze: drops both spatial dimensions, which must be 1.
+  Tensor adaptive_avg_pool2d(const Tensor& x, const Sizes& size, bool squeeze) {
+    Node node{.op = "avg_pool2d", .inputs = {x.value}, .ints = {{"adaptive", size}}};
+    if (squeeze) node.ints["squeeze"] = {1};
+    const at::Tensor steps = x.steps();
+    const Sizes in = {steps.size(2), steps.size(3)};
+    at::Tensor divisors = at::empty({1, 1, size[0], size[1]}, at::kDouble);
+    const auto length = [&](size_t d, int64_t o) {
+      const double step = static_cast<double>(in[d]) / static_cast<double>(size[d]);
+      return std::ceil(static_cast<double>(o + 1) * step - 1e-9) -
+             std::floor(static_cast<double>(o) * step + 1e-9);
+    };
+    for (int64_t h = 0; h < size[0]; ++h) {
+      for (int64_t w = 0; w < size[1]; ++w) divisors[0][0][h][w] = length(0, h) * length(1, w);
+    }
+    at::Tensor sums = at::round(at::adaptive_avg_pool2d(steps, size) * divisors);
+    if (squeeze) {
+      sums = sums.flatten(1);
+      divisors = divisors.flatten();
+    }
+    return average(std::move(node), x, sums, divisors);
+  }
+
+  // `sizes` as the node has them, `expected_sizes` as PyTorch takes them.
+  Tensor reshape(const Tensor& x, const Sizes& sizes, const Sizes& expected_sizes) {
+    const int64_t value =
+        add_node(graph_, {.op = "reshape", .inputs = {x.value}, .ints = {{"sizes", sizes}}}, x.q);
+    return {value, x.expected.contiguous().reshape(expected_sizes), x.q};
+  }
+
+  void output(const Tensor& x) {
+    graph_.outputs.push_back(x.q ? dequantize(graph_, x.value) : x.value);
+    expected_.push_back(x.expected);
+  }
+
+  const Graph& graph() const { return graph_; }
+  const std::vector<at::Tensor>& inputs() const { return inputs_; }
+  const std::vector<at::Tensor>& expected() const { return expected_; }
+
+  ::testing::AssertionResult is_expected(const std::vector<at::Tensor>& outputs) const {
+    if (outputs.size() != expected_.size()) {
+      return ::testing::AssertionFailure() << outputs.size() << " outputs";
+    }
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const auto same = testing::same_bits(outputs[i], expected_[i]);
+      if (!same) return same << ", output " << i << ", " << description();
+    }
+    return ::testing::AssertionSuccess();
+  }
+
+  // Runs the program on one thread and on two.
+  void check() const {
+    const Program program(graph_);
+    for (const int count : {1, 2}) {
+      const testing::Threads threads(count);
+      ASSERT_TRUE(is_expected(program.run(inputs_))) << ", " << count << " threads";
+    }
+  }
+
+ private:
+  float random_value(const QParams& q) {
+    constexpr float kInf = std::numeric_limits<float>::infinity();
+    constexpr float kSpecial[] = {kInf, -kInf, std::numeric_limits<float>::quiet_NaN(),
+                                  0.0f, -0.0f, 3e38f};
+    if (random.chance(0.02)) return kSpecial[random.integer(0, 5)];
+    const auto code = static_cast<float>(random.integer(q.quant_min - 5, q.quant_max + 5));
+    const float offset = random.chance(0.3) ? 0.5f : random.real(-0.5f, 0.5f);
+    return (code - static_cast<float>(q.zero_point) + offset) * q.scale;
+  }
+
+  at::Tensor in_some_layout(const at::Tensor& x) {
+    switch (random.integer(0, 3)) {
+      case 0:
+        return x.dim() == 4 ? x.contiguous(at::MemoryFormat::ChannelsLast) : x;
+      case 1:  // gaps between elements
+        return at::stack({x, x}, -1).select(-1, 0);
+      case 2:  // the first dimension is the fastest
+        return x.dim() == 0 ? x : x.movedim(0, -1).contiguous().movedim(-1, 0);
+      default:
+        return x;
+    }
+  }
+
+  at::Tensor random_weight(const Sizes& sizes) {
+    at::Tensor weight = at::empty(sizes, at::kChar);
+    auto* data = weight.mutable_data_ptr<int8_t>();
+    for (int64_t i = 0; i < weight.numel(); ++i) {
+      data[i] = static_cast<int8_t>(random.integer(-128, 127));
+    }
+    return weight;
+  }
+
+  static double suitable_scale(const at::Tensor& y) {
+    const double most = y.numel() == 0 ? 0.0 : y.abs().max().item<double>();
+    return (most + 1e-3) / 150.0;
+  }
+
+  Tensor quantize(int64_t value, const at::Tensor& y, const QParams& q) {
+    return {engine::quantize(graph_, value, q), rounded_to_codes(y, q), q};
+  }
+
+  // The contract's quantization and dequantization; NaN counts as 0.0.
+  static at::Tensor rounded_to_codes(const at::Tensor& y, const QParams& q) {
+    const at::Tensor scaled = y * q.inv_scale;
+    const at::Tensor codes = at::clamp(at::round(scaled) + q.zero_point, q.quant_min, q.quant_max);
+    return at::nan_to_num(codes - q.zero_point, 0.0) * q.scale;
+  }
+
+  // Gives the node a random clamp, and codes or float32 as its output. y: its result before that.
+  Tensor finish(Node node, at::Tensor y) {
+    if (random.chance(0.5)) {
+      const double most = y.numel() == 0 ? 1.0 : y.abs().max().item<double>();
+      const double low = random.chance(0.6) ? 0.0 : -0.3 * most;
+      const double high = random.chance(0.5) ? std::numeric_limits<double>::infinity() : 0.5 * most;
+      node.floats["clamp"] = {low, high};
+      y = at::clamp(y, static_cast<float>(low), static_cast<float>(high));
+    }
+    std::optional<QParams> q;
+    if (random.chance(0.6)) {
+      q = random_qparams(suitable_scale(y));
+      y = rounded_to_codes(y, *q);
+    }
+    return {add_node(graph_, std::move(node), q), y, q};
+  }
+
+  // A convolution or linear layer whose channels lie along the dimension of `view` that is -1.
+  Tensor layer(Node node, const Tensor& x, const at::Tensor& weight, const at::Tensor& sums,
+               const Sizes& view, bool with_residual) {
+    const int64_t channels = weight.size(0);
+    const at::Tensor weight_scale = random_floats(random, {channels}, 0.001f, 0.02f);
+    const at::Tensor bias = random_floats(random, {channels}, -3.0f, 3.0f);
+    node.tensors = {{"weight", weight}, {"weight_scale", weight_scale}, {"bias", bias}};
+    const at::Tensor scale = weight_scale * x.q->scale;
+    const at::Tensor product = sums.to(at::kFloat) * scale.view(view);
+    at::Tensor y = product + bias.view(view);
+    if (with_residual) {
+      const Tensor residual = input(y.sizes().vec());
+      node.inputs.push_back(residual.value);
+      y = y + residual.expected;
+    }
+    return finish(std::move(node), y);
+  }
+
+  Tensor average(Node node, const Tensor& x, const at::Tensor& sums, const at::Tensor& divisors) {
+    const at::Tensor counts = divisors.to(at::kFloat);
+    const at::Tensor multiplier = at::full_like(counts, x.q->scale) / counts;
+    return finish(std::move(node), sums.to(at::kFloat) * multiplier);
+  }
+
+  // For failures.
+  std::string description() const {
+    std::ostringstream out;
+    for (const Node& node : graph_.nodes) {
+      out << node.op << " ";
+      for (const auto& [key, numbers] : node.ints) out << key << "=" << numbers << " ";
+      for (const auto& [key, t] : node.tensors) out << key << "=" << t.sizes() << " ";
+    }
+    for (const at::Tensor& x : inputs_)
+      out << "input " << x.sizes() << " strides " << x.strides() << " ";
+    return out.str();
+  }
+
+  Graph graph_;
+  std::vector<at::Tensor> inputs_;
+  std::vector<at::Tensor> expected_;
+};
+
+}  // namespace qatx::engine

@@ -1,0 +1,295 @@
+// Every operator of the engine, run in programs, against an oracle: the same bits.
+
+#include <array>
+
+#include "network.h"
+
+namespace qatx::engine {
+namespace {
+
+using Sizes = Network::Sizes;
+
+// Calls build(network) for networks of many seeds and checks their outputs.
+template <class F>
+void check_networks(unsigned seeds, const F& build) {
+  for (unsigned seed = 0; seed < seeds; ++seed) {
+    SCOPED_TRACE(::testing::Message() << "seed " << seed);
+    Network network(seed);
+    network.output(build(network));
+    network.check();
+    if (::testing::Test::HasFatalFailure()) return;
+  }
+}
+
+Sizes random_pair(Network& network, int64_t low, int64_t high) {
+  return {network.random.integer(low, high), network.random.integer(low, high)};
+}
+
+// An image that a window of this span fits, and little more.
+Sizes random_image(Network& network, int64_t channels, int64_t height, int64_t width) {
+  auto& random = network.random;
+  return {random.integer(1, 3), channels, height + random.integer(0, 6),
+          width + random.integer(0, 6)};
+}
+
+// Numbers of channels around the widths of vectors and blocks.
+int64_t random_channels(Network& network) {
+  auto& random = network.random;
+  return random.chance(0.2) ? random.integer(60, 140) : random.integer(1, 20);
+}
+
+Network::Conv2dOptions random_conv2d(Network& network) {
+  auto& random = network.random;
+  Network::Conv2dOptions o{.out_channels = 1, .kernel = random_pair(network, 1, 4)};
+  if (random.chance(0.5)) o.stride = random_pair(network, 1, 3);
+  if (random.chance(0.3)) o.dilation = random_pair(network, 1, 3);
+  if (random.chance(0.7)) {
+    o.padding = {random.integer(0, 3), random.integer(0, 3), random.integer(0, 3),
+                 random.integer(0, 3)};
+  }
+  return o;
+}
+
+Network::Tensor conv2d_input(Network& network, int64_t channels, const Network::Conv2dOptions& o) {
+  const auto span = [&](size_t d) {
+    const int64_t padding = o.padding[d] + o.padding[d + 2];
+    return std::max<int64_t>(1, o.dilation[d] * (o.kernel[d] - 1) + 1 - padding);
+  };
+  return network.input(random_image(network, channels, span(0), span(1)));
+}
+
+TEST(OperatorsTest, Conv2d) {
+  check_networks(120, [](Network& network) {
+    Network::Conv2dOptions o = random_conv2d(network);
+    o.out_channels = random_channels(network);
+    const auto x = conv2d_input(network, random_channels(network), o);
+    return network.conv2d(x, o, network.random.chance(0.4));
+  });
+}
+
+TEST(OperatorsTest, Conv2dWithOneTap) {
+  check_networks(40, [](Network& network) {
+    const auto x = network.input(random_image(network, random_channels(network), 1, 1));
+    Network::Conv2dOptions o{.out_channels = random_channels(network), .kernel = {1, 1}};
+    if (network.random.chance(0.3)) o.stride = {2, 2};
+    return network.conv2d(x, o, network.random.chance(0.4));
+  });
+}
+
+TEST(OperatorsTest, DepthwiseConv2d) {
+  check_networks(120, [](Network& network) {
+    Network::Conv2dOptions o = random_conv2d(network);
+    o.out_channels = o.groups = 1 + random_channels(network);
+    return network.conv2d(conv2d_input(network, o.groups, o), o, network.random.chance(0.4));
+  });
+}
+
+TEST(OperatorsTest, GroupedConv2d) {
+  check_networks(60, [](Network& network) {
+    auto& random = network.random;
+    Network::Conv2dOptions o = random_conv2d(network);
+    o.groups = random.integer(2, 5);
+    // With one channel in a group, a depthwise convolution of several outputs for each input.
+    const int64_t channels = o.groups * (random.chance(0.3) ? 1 : random.integer(1, 40));
+    o.out_channels = o.groups * random.integer(2, 20);
+    return network.conv2d(conv2d_input(network, channels, o), o, random.chance(0.4));
+  });
+}
+
+// Large enough that threads share the rows, or the columns.
+TEST(OperatorsTest, LayersThatThreadsShare) {
+  const Network::Conv2dOptions conv{.out_channels = 70, .kernel = {3, 3}, .padding = {1, 1, 1, 1}};
+  const Network::Conv2dOptions depthwise{
+      .out_channels = 70, .kernel = {3, 3}, .padding = {1, 1, 1, 1}, .groups = 70};
+  const Network::Conv2dOptions columns{.out_channels = 300, .kernel = {3, 3}};
+  check_networks(2, [&](Network& n) { return n.conv2d(n.input({2, 35, 24, 25}), conv, true); });
+  check_networks(2, [&](Network& n) {
+    return n.conv2d(n.input({2, 70, 40, 41}), depthwise, true);
+  });
+  check_networks(2, [&](Network& n) { return n.conv2d(n.input({1, 130, 3, 4}), columns, true); });
+  check_networks(2, [&](Network& n) { return n.linear(n.input({1, 1000}), 500, true); });
+  check_networks(2, [&](Network& n) { return n.linear(n.input({300, 100}), 90, true); });
+}
+
+TEST(OperatorsTest, Linear) {
+  check_networks(120, [](Network& network) {
+    auto& random = network.random;
+    Sizes sizes;
+    const int64_t dimensions =
+        std::vector<int64_t>{1, 2, 2, 3, 5}[static_cast<size_t>(random.integer(0, 4))];
+    for (int64_t d = 1; d < dimensions; ++d)
+      sizes.push_back(random.integer(1, dimensions == 5 ? 3 : 15));
+    sizes.push_back(random.chance(0.2) ? random.integer(60, 300) : random.integer(1, 20));
+    return network.linear(network.input(sizes), random_channels(network), random.chance(0.4));
+  });
+}
+
+// The largest sums that are allowed: 65,536 products of 255 steps and -128.
+TEST(OperatorsTest, LargestSums) {
+  constexpr int64_t kProducts = 65536;
+  for (const bool positive : {false, true}) {
+    // Codes 0..255 stand for 0..255, or for -255..0.
+    const QParams q = make_qparams(1.0, positive ? 0 : 255, 0, 255);
+    const double x = positive ? 255 : -255;
+    const Node layer{.op = "linear",
+                     .tensors = {{"weight", full({1, kProducts}, -128, at::kChar)},
+                                 {"weight_scale", full({1}, 1)},
+                                 {"bias", full({1}, 0)}}};
+    Graph graph;
+    Node node = layer;
+    node.inputs = {quantize(graph, add_input(graph), q)};
+    graph.outputs = {add_node(graph, node)};
+    const auto y = Program(graph).run({full({1, kProducts}, x)});
+    EXPECT_EQ(y.at(0).item<float>(), static_cast<float>(-128.0 * x * kProducts));
+  }
+}
+
+TEST(OperatorsTest, Add) {
+  check_networks(100, [](Network& network) {
+    auto& random = network.random;
+    Sizes sizes;
+    for (int64_t d = random.integer(0, 5); d > 0; --d) sizes.push_back(random.integer(1, 7));
+    const auto a = network.input(sizes);
+    return network.add(a, random.chance(0.1) ? a : network.input(sizes));
+  });
+  check_networks(1, [](Network& n) {
+    return n.add(n.input({2, 16, 50, 50}), n.input({2, 16, 50, 50}));
+  });
+}
+
+Network::PoolOptions random_pool(Network& network) {
+  auto& random = network.random;
+  Network::PoolOptions o{.kernel = random_pair(network, 1, 4),
+                         .stride = random_pair(network, 1, 4),
+                         .padding = {0, 0},
+                         .ceil_mode = random.chance(0.5)};
+  if (random.chance(0.6)) {
+    o.padding = {random.integer(0, o.kernel[0] / 2), random.integer(0, o.kernel[1] / 2)};
+  }
+  return o;
+}
+
+TEST(OperatorsTest, MaxPool2d) {
+  check_networks(150, [](Network& network) {
+    const Network::PoolOptions o = random_pool(network);
+    // Padding that is wider than the image beside it, with dilation, may leave a window without an
+    // element.
+    const bool padded = o.padding != Sizes{0, 0};
+    const Sizes dilation = padded ? Sizes{1, 1} : random_pair(network, 1, 3);
+    const Sizes image =
+        random_image(network, random_channels(network), dilation[0] * (o.kernel[0] - 1) + 1,
+                     dilation[1] * (o.kernel[1] - 1) + 1);
+    return network.max_pool2d(network.input(image), o, dilation);
+  });
+}
+
+TEST(OperatorsTest, MaxPool2dWithPaddingAndDilation) {
+  const Network::PoolOptions o{.kernel = {3, 2}, .stride = {1, 2}, .padding = {1, 1}};
+  check_networks(4, [&](Network& n) { return n.max_pool2d(n.input({2, 5, 9, 8}), o, {2, 3}); });
+}
+
+TEST(OperatorsTest, AvgPool2d) {
+  check_networks(150, [](Network& network) {
+    auto& random = network.random;
+    const Network::PoolOptions o = random_pool(network);
+    const Sizes image = random_image(network, random_channels(network), o.kernel[0], o.kernel[1]);
+    const int64_t divisor = random.chance(0.2) ? random.integer(1, 20) : 0;
+    return network.avg_pool2d(network.input(image), o, random.chance(0.5), divisor);
+  });
+}
+
+// PyTorch rounds the size up to a window that fits only in part.
+TEST(OperatorsTest, CeilModeWithAWindowThatDoesNotFitTheImage) {
+  const Network::PoolOptions o{
+      .kernel = {2, 2}, .stride = {2, 2}, .padding = {0, 0}, .ceil_mode = true};
+  check_networks(2, [&](Network& n) { return n.max_pool2d(n.input({2, 3, 1, 5}), o, {1, 1}); });
+  check_networks(2, [&](Network& n) { return n.avg_pool2d(n.input({2, 3, 1, 5}), o, true, 0); });
+}
+
+TEST(OperatorsTest, AdaptiveAvgPool2d) {
+  check_networks(100, [](Network& network) {
+    auto& random = network.random;
+    const Sizes image = random_image(network, random_channels(network), 1, 1);
+    const Sizes size = random.chance(0.4) ? Sizes{1, 1} : random_pair(network, 1, 9);
+    const bool squeeze = size == Sizes{1, 1} && random.chance(0.5);
+    return network.adaptive_avg_pool2d(network.input(image), size, squeeze);
+  });
+  check_networks(1, [](Network& n) {
+    return n.adaptive_avg_pool2d(n.input({3, 100, 30, 31}), {1, 1}, true);
+  });
+}
+
+TEST(OperatorsTest, Reshape) {
+  // As the node has them, and what they mean for an input of these sizes.
+  const std::vector<std::array<Sizes, 3>> cases = {
+      {{{2, 3, 4, 5}, {0, -1}, {2, 60}}},
+      {{{2, 3, 4, 5}, {-1}, {120}}},
+      {{{2, 3, 4, 5}, {-1, 10}, {12, 10}}},
+      {{{2, 3, 4, 5}, {0, 0, -1}, {2, 3, 20}}},
+      {{{2, 3, 4, 5}, {0, 0, 0, 5, 1}, {2, 3, 4, 5, 1}}},
+      {{{2, 3, 4, 5}, {2, 3, 2, 2, 5}, {2, 3, 2, 2, 5}}},
+      {{{3, 1, 4, 5}, {0, -1}, {3, 20}}},
+      {{{3, 7, 1, 1}, {0, -1}, {3, 7}}},
+      {{{6, 4}, {-1, 3}, {8, 3}}},
+      {{{12}, {3, -1}, {3, 4}}},
+      {{{2, 20, 40, 45}, {0, -1}, {2, 36000}}},
+  };
+  for (const auto& [input, sizes, expected] : cases) {
+    check_networks(3, [&](Network& n) { return n.reshape(n.input(input), sizes, expected); });
+  }
+}
+
+TEST(OperatorsTest, QuantizeAndDequantize) {
+  check_networks(150, [](Network& network) {
+    auto& random = network.random;
+    if (random.chance(0.6))
+      return network.input(random_image(network, random_channels(network), 1, 1));
+    Sizes sizes;
+    for (int64_t d = random.integer(0, 5); d > 0; --d) sizes.push_back(random.integer(1, 9));
+    return network.requantize(network.input(sizes));
+  });
+  check_networks(4, [](Network& n) { return n.input({3, 20, 40, 45}); });
+}
+
+TEST(OperatorsTest, NaNCountsAsZero) {
+  const at::Tensor x = full({1, 2, 3, 3}, std::numeric_limits<double>::quiet_NaN());
+  Graph graph;
+  graph.outputs = {
+      dequantize(graph, quantize(graph, add_input(graph), make_qparams(0.5, 7, 0, 255)))};
+  const Program program(graph);
+  EXPECT_TRUE(testing::same_bits(program.run({x})[0], full({1, 2, 3, 3}, 0.0)));
+  EXPECT_TRUE(testing::same_bits(program.run({x.contiguous(at::MemoryFormat::ChannelsLast)})[0],
+                                 full({1, 2, 3, 3}, 0.0)));
+}
+
+// One operator after another, float32 between some of them, and one image that is read by several.
+TEST(OperatorsTest, Networks) {
+  check_networks(40, [](Network& network) {
+    auto& random = network.random;
+    const auto codes = [&](const Network::Tensor& x) { return x.q ? x : network.requantize(x); };
+    const int64_t channels = random.integer(2, 40);
+    const auto image = network.input({random.integer(1, 3), random.integer(1, 5), 14, 12});
+    const auto stem = codes(network.conv2d(
+        image,
+        {.out_channels = channels, .kernel = {3, 3}, .stride = {1, 2}, .padding = {1, 1, 1, 1}},
+        false));
+    const auto pooled =
+        network.max_pool2d(stem, {.kernel = {2, 2}, .stride = {2, 2}, .padding = {0, 0}}, {1, 1});
+    const auto depthwise = codes(network.conv2d(
+        pooled,
+        {.out_channels = channels, .kernel = {3, 3}, .padding = {1, 1, 1, 1}, .groups = channels},
+        false));
+    const auto sum = codes(network.add(depthwise, pooled));
+    const auto again =
+        codes(network.conv2d(sum, {.out_channels = channels, .kernel = {1, 1}}, true));
+    network.output(again);
+    const auto averaged =
+        codes(network.adaptive_avg_pool2d(network.requantize(again), {2, 1}, false));
+    const auto flat = network.reshape(averaged, {0, -1}, {image.expected.size(0), 2 * channels});
+    network.output(sum);
+    return network.linear(flat, 10, false);
+  });
+}
+
+}  // namespace
+}  // namespace qatx::engine

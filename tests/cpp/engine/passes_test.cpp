@@ -1,0 +1,235 @@
+#include "qatx/engine/passes/passes.h"
+
+#include <limits>
+
+#include "graph_testing.h"
+
+namespace qatx::engine {
+namespace {
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+
+int64_t add_layer(Graph& graph, Node node, std::vector<int64_t> inputs) {
+  node.inputs = std::move(inputs);
+  return add_node(graph, std::move(node));
+}
+
+int64_t add_clamp(Graph& graph, int64_t value, double min = 0.0, double max = kInf) {
+  return add_node(graph, {.op = "clamp", .inputs = {value}, .floats = {{"clamp", {min, max}}}});
+}
+
+std::vector<std::string> operators(const Graph& graph) {
+  std::vector<std::string> names;
+  for (const Node& node : graph.nodes) names.push_back(node.op);
+  return names;
+}
+
+using Names = std::vector<std::string>;
+
+// Fuses and checks that the nodes still stand in an order in which they can run.
+void fuse_checked(Graph& graph) {
+  check_graph(graph);
+  fuse(graph);
+  ASSERT_NO_THROW(check_graph(graph));
+}
+
+TEST(FuseTest, ConvolutionClampAndQuantize) {
+  Graph graph;
+  const int64_t x = quantize(graph, add_input(graph), unit_qparams());
+  const int64_t clamped = add_clamp(graph, add_layer(graph, conv2d_node(), {x}), 0.0, 6.0);
+  const int64_t codes = quantize(graph, clamped, make_qparams(0.1, 0, 0, 255));
+  graph.outputs = {dequantize(graph, codes)};
+  fuse_checked(graph);
+  ASSERT_EQ(operators(graph), (Names{"quantize", "conv2d", "dequantize"}));
+  const Node& conv = graph.nodes[1];
+  EXPECT_EQ(conv.name, "conv");
+  EXPECT_EQ(conv.inputs, std::vector<int64_t>{x});
+  EXPECT_EQ(conv.output, codes);
+  EXPECT_EQ(conv.floats.at("clamp"), (std::vector<double>{0.0, 6.0}));
+  EXPECT_EQ(conv.ints, conv2d_node().ints);
+  EXPECT_EQ(conv.tensors.size(), 3u);
+}
+
+TEST(FuseTest, EveryOperatorWithAnEpilogueTakesClampAndQuantize) {
+  std::vector<Node> nodes = {conv2d_node(), linear_node(), pool_node("avg_pool2d"), {.op = "add"}};
+  for (const Node& node : nodes) {
+    Graph graph;
+    const int64_t x = quantize(graph, add_input(graph), unit_qparams());
+    const std::vector<int64_t> inputs(node.op == "add" ? 2 : 1, x);
+    const int64_t y = add_clamp(graph, add_layer(graph, node, inputs));
+    graph.outputs = {dequantize(graph, quantize(graph, y, unit_qparams()))};
+    fuse_checked(graph);
+    EXPECT_EQ(operators(graph), (Names{"quantize", node.op, "dequantize"}));
+  }
+}
+
+TEST(FuseTest, ResidualOnEitherSide) {
+  for (const bool layer_first : {false, true}) {
+    for (const Node& layer : {conv2d_node(), linear_node()}) {
+      Graph graph;
+      const int64_t x = quantize(graph, add_input(graph), unit_qparams());
+      const int64_t residual = quantize(graph, add_input(graph), make_qparams(0.5, 9, 0, 255));
+      const int64_t y = add_layer(graph, layer, {x});
+      const int64_t sum = add_node(
+          graph, {.op = "add",
+                  .inputs = layer_first ? std::vector{y, residual} : std::vector{residual, y}});
+      const int64_t codes = quantize(graph, add_clamp(graph, sum), unit_qparams());
+      graph.outputs = {dequantize(graph, codes)};
+      fuse_checked(graph);
+      ASSERT_EQ(operators(graph), (Names{"quantize", "quantize", layer.op, "dequantize"}));
+      EXPECT_EQ(graph.nodes[2].inputs, (std::vector{x, residual}));
+      EXPECT_EQ(graph.nodes[2].output, codes);
+      EXPECT_TRUE(graph.nodes[2].floats.contains("clamp"));
+    }
+  }
+}
+
+// The layer moves to where the sum stood: its second input is made only after the layer itself.
+TEST(FuseTest, ResidualThatIsMadeAfterTheLayer) {
+  Graph graph;
+  const int64_t x = quantize(graph, add_input(graph), unit_qparams());
+  const int64_t y = add_layer(graph, conv2d_node(), {x});
+  const int64_t shortcut = quantize(graph, add_layer(graph, conv2d_node(), {x}), unit_qparams());
+  const int64_t sum = add_node(graph, {.op = "add", .inputs = {y, shortcut}});
+  graph.outputs = {dequantize(graph, quantize(graph, sum, unit_qparams()))};
+  fuse_checked(graph);
+  ASSERT_EQ(operators(graph), (Names{"quantize", "conv2d", "conv2d", "dequantize"}));
+  EXPECT_EQ(graph.nodes[1].output, shortcut);
+  EXPECT_EQ(graph.nodes[2].inputs, (std::vector{x, shortcut}));
+}
+
+TEST(FuseTest, NoQuantizeWhereTheFloatValueIsUsedTwice) {
+  Graph graph;
+  const int64_t x = quantize(graph, add_input(graph), unit_qparams());
+  const int64_t y = add_layer(graph, conv2d_node(), {x});
+  const int64_t a = quantize(graph, y, unit_qparams());
+  const int64_t b = quantize(graph, y, make_qparams(0.5, 9, 0, 255));
+  graph.outputs = {dequantize(graph, a), dequantize(graph, b)};
+  const Names before = operators(graph);
+  fuse_checked(graph);
+  EXPECT_EQ(operators(graph), before);
+}
+
+TEST(FuseTest, NothingWhereTheFloatValueIsAnOutput) {
+  Graph graph;
+  const int64_t x = quantize(graph, add_input(graph), unit_qparams());
+  const int64_t y = add_layer(graph, conv2d_node(), {x});
+  graph.outputs = {dequantize(graph, quantize(graph, y, unit_qparams())), y};
+  const Names before = operators(graph);
+  fuse_checked(graph);
+  EXPECT_EQ(operators(graph), before);
+}
+
+// The clamped value is an output: the clamp is fused, and the quantize after it is not.
+TEST(FuseTest, ClampWhoseResultIsAnOutput) {
+  Graph graph;
+  const int64_t x = quantize(graph, add_input(graph), unit_qparams());
+  const int64_t y = add_clamp(graph, add_layer(graph, conv2d_node(), {x}));
+  graph.outputs = {y, dequantize(graph, quantize(graph, y, unit_qparams()))};
+  fuse_checked(graph);
+  ASSERT_EQ(operators(graph), (Names{"quantize", "conv2d", "quantize", "dequantize"}));
+  EXPECT_EQ(graph.nodes[1].output, y);
+  EXPECT_TRUE(graph.nodes[1].floats.contains("clamp"));
+}
+
+TEST(FuseTest, NotIntoOperatorsWithoutAnEpilogue) {
+  Graph graph;
+  const int64_t x = quantize(graph, add_input(graph), unit_qparams());
+  const int64_t y = dequantize(graph, x);
+  graph.outputs = {dequantize(graph, quantize(graph, y, make_qparams(0.5, 9, 0, 255)))};
+  const Names before = operators(graph);
+  fuse_checked(graph);
+  EXPECT_EQ(operators(graph), before);
+}
+
+TEST(FuseTest, ASumOfCodesIsNoResidual) {
+  Graph graph;
+  const int64_t a = quantize(graph, add_input(graph), unit_qparams());
+  const int64_t b = quantize(graph, add_input(graph), unit_qparams());
+  const int64_t sum = add_node(graph, {.op = "add", .inputs = {a, b}});
+  graph.outputs = {dequantize(graph, quantize(graph, sum, unit_qparams()))};
+  fuse_checked(graph);
+  ASSERT_EQ(operators(graph), (Names{"quantize", "quantize", "add", "dequantize"}));
+  EXPECT_EQ(graph.nodes[2].inputs, (std::vector{a, b}));
+}
+
+TEST(CanFuseTest, TellsWhatFuseCanDo) {
+  Graph graph;
+  const int64_t x = quantize(graph, add_input(graph), unit_qparams());
+  const int64_t conv = add_layer(graph, conv2d_node(), {x});
+  const int64_t linear = add_layer(graph, linear_node(), {x});
+  const int64_t sum = add_node(graph, {.op = "add", .inputs = {x, x}});
+  const int64_t average = add_layer(graph, pool_node("avg_pool2d"), {x});
+  const int64_t clamped = add_clamp(graph, conv);
+  const int64_t back = dequantize(graph, x);
+  Node quantized_conv = conv2d_node();
+  quantized_conv.inputs = {x};
+  const int64_t codes = add_node(graph, quantized_conv, unit_qparams());
+  for (const int64_t value : {conv, linear}) {
+    EXPECT_TRUE(can_fuse_clamp(graph, value));
+    EXPECT_TRUE(can_fuse_residual(graph, value));
+  }
+  for (const int64_t value : {sum, average}) {
+    EXPECT_TRUE(can_fuse_clamp(graph, value));
+    EXPECT_FALSE(can_fuse_residual(graph, value));
+  }
+  // Codes, what is clamped already, operators without an epilogue, the program's input.
+  for (const int64_t value : {x, codes, clamped, back, graph.inputs[0]}) {
+    EXPECT_FALSE(can_fuse_clamp(graph, value)) << value;
+    EXPECT_FALSE(can_fuse_residual(graph, value)) << value;
+  }
+}
+
+TEST(CleanUpTest, RemovesWhatNobodyNeeds) {
+  Graph graph;
+  const int64_t x = quantize(graph, add_input(graph), unit_qparams());
+  const int64_t dead = add_layer(graph, conv2d_node(), {x});
+  const int64_t y = add_layer(graph, conv2d_node(), {x});
+  dequantize(graph, quantize(graph, dead, unit_qparams()));
+  graph.outputs = {y};
+  eliminate_dead_nodes(graph);
+  check_graph(graph);
+  ASSERT_EQ(operators(graph), (Names{"quantize", "conv2d"}));
+  EXPECT_EQ(graph.nodes[1].output, y);
+  EXPECT_EQ(graph.values.size(), 6u);
+}
+
+TEST(CleanUpTest, KeepsEveryInput) {
+  Graph graph;
+  const int64_t unused = add_input(graph);
+  graph.outputs = {dequantize(graph, quantize(graph, add_input(graph), unit_qparams()))};
+  eliminate_dead_nodes(graph);
+  compact_values(graph);
+  check_graph(graph);
+  EXPECT_EQ(graph.inputs.size(), 2u);
+  EXPECT_EQ(graph.inputs[0], unused);
+  EXPECT_EQ(graph.nodes.size(), 2u);
+}
+
+TEST(CleanUpTest, CompactValuesNumbersThemAnew) {
+  Graph graph;
+  graph.add_value(unit_qparams());  // nobody's
+  const int64_t input = add_input(graph);
+  graph.add_value(std::nullopt);
+  const QParams q = make_qparams(0.5, 9, 1, 200);
+  const int64_t codes = quantize(graph, input, q);
+  graph.add_value(std::nullopt);
+  Node sum{.op = "add", .inputs = {codes, codes}};
+  graph.outputs = {add_node(graph, sum)};
+  compact_values(graph);
+  check_graph(graph);
+  ASSERT_EQ(graph.values.size(), 3u);
+  EXPECT_EQ(graph.inputs, std::vector<int64_t>{0});
+  EXPECT_EQ(graph.nodes[0].inputs, std::vector<int64_t>{0});
+  EXPECT_EQ(graph.nodes[0].output, 1);
+  EXPECT_EQ(graph.nodes[1].inputs, (std::vector<int64_t>{1, 1}));
+  EXPECT_EQ(graph.nodes[1].output, 2);
+  EXPECT_EQ(graph.outputs, std::vector<int64_t>{2});
+  ASSERT_TRUE(graph.values[1].quantized());
+  EXPECT_EQ(graph.values[1].qparams->zero_point, 9);
+  EXPECT_FALSE(graph.values[0].quantized());
+  EXPECT_FALSE(graph.values[2].quantized());
+}
+
+}  // namespace
+}  // namespace qatx::engine

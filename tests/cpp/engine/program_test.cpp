@@ -1,0 +1,463 @@
+#include "qatx/engine/program.h"
+
+#include <thread>
+
+#include "network.h"
+
+namespace qatx::engine {
+namespace {
+
+// ---- What a program refuses to be made of -----------------------------------------------------
+
+void expect_bad(const Node& node, const std::string& message, std::optional<QParams> output = {},
+                size_t input_count = 1) {
+  EXPECT_ERROR(c10::ValueError, message, Program(single_node_graph(node, output, input_count)));
+}
+
+TEST(ProgramTest, TheNodesThatTheErrorsStartFromAreValid) {
+  EXPECT_NO_THROW(Program(single_node_graph(conv2d_node())));
+  EXPECT_NO_THROW(Program(single_node_graph(conv2d_node(), unit_qparams(), 2)));
+  EXPECT_NO_THROW(Program(single_node_graph(linear_node())));
+  EXPECT_NO_THROW(Program(single_node_graph(pool_node("max_pool2d"), unit_qparams())));
+  EXPECT_NO_THROW(Program(single_node_graph(pool_node("avg_pool2d"))));
+  EXPECT_NO_THROW(Program(single_node_graph({.op = "add"}, std::nullopt, 2)));
+}
+
+TEST(ProgramTest, UnknownOperator) {
+  expect_bad({.op = "softmax", .name = "attention"},
+             "operator 'softmax' of node 'attention' is not known to this qatx");
+  // Exists only between lowering and fusion.
+  expect_bad({.op = "clamp"}, "operator 'clamp'");
+}
+
+TEST(ProgramTest, InvalidGraph) {
+  Graph graph = single_node_graph(conv2d_node());
+  std::swap(graph.nodes[0], graph.nodes[1]);
+  EXPECT_ERROR(c10::ValueError, "used before it is made", Program(graph));
+}
+
+TEST(ProgramTest, WrongNumberOfInputs) {
+  expect_bad(conv2d_node(), "conv2d 'conv': has 3 inputs, must have 1 to 2", {}, 3);
+  expect_bad(linear_node(), "linear 'fc': has 3 inputs, must have 1 to 2", {}, 3);
+  expect_bad(pool_node("max_pool2d"), "has 2 inputs, must have 1 to 1", unit_qparams(), 2);
+  expect_bad(pool_node("avg_pool2d"), "has 2 inputs, must have 1 to 1", {}, 2);
+  expect_bad({.op = "add"}, "has 3 inputs, must have 2 to 2", {}, 3);
+  expect_bad({.op = "add"}, "lacks input 1", {}, 1);
+  expect_bad({.op = "dequantize"}, "has 2 inputs, must have 1 to 1", {}, 2);
+  expect_bad({.op = "reshape", .ints = {{"sizes", {-1}}}}, "has 2 inputs, must have 1 to 1",
+             unit_qparams(), 2);
+  for (const Node& node : {conv2d_node(), linear_node(), pool_node("max_pool2d"),
+                           pool_node("avg_pool2d"), Node{.op = "add"}, Node{.op = "quantize"},
+                           Node{.op = "dequantize"}, Node{.op = "reshape"}}) {
+    expect_bad(node, "", {}, 0);
+  }
+}
+
+// Node `node` with a float32 input.
+Graph float_input_graph(Node node, std::optional<QParams> output, size_t input_count) {
+  Graph graph;
+  for (size_t i = 0; i < input_count; ++i) node.inputs.push_back(add_input(graph));
+  add_node(graph, std::move(node), output);
+  return graph;
+}
+
+TEST(ProgramTest, FloatWhereCodesAreNeeded) {
+  for (const Node& node :
+       {conv2d_node(), linear_node(), pool_node("max_pool2d"), pool_node("avg_pool2d"),
+        Node{.op = "dequantize"}, Node{.op = "reshape", .ints = {{"sizes", {-1}}}}}) {
+    const bool gives_codes = node.op == "max_pool2d" || node.op == "reshape";
+    EXPECT_ERROR(c10::ValueError, "input 0 must be quantized",
+                 Program(float_input_graph(
+                     node, gives_codes ? std::optional(unit_qparams()) : std::nullopt, 1)));
+  }
+  EXPECT_ERROR(c10::ValueError, "input 0 must be quantized",
+               Program(float_input_graph({.op = "add"}, std::nullopt, 2)));
+  // A residual.
+  for (Node node : {conv2d_node(), linear_node()}) {
+    Graph graph;
+    node.inputs = {quantize(graph, add_input(graph), unit_qparams()), add_input(graph)};
+    add_node(graph, node);
+    EXPECT_ERROR(c10::ValueError, "input 1 must be quantized", Program(graph));
+  }
+}
+
+TEST(ProgramTest, CodesAndFloatOnTheRightSides) {
+  expect_bad({.op = "quantize"}, "takes float32 and gives codes", unit_qparams());
+  EXPECT_ERROR(c10::ValueError, "takes float32 and gives codes",
+               Program(float_input_graph({.op = "quantize"}, std::nullopt, 1)));
+  expect_bad({.op = "dequantize"}, "gives float32", unit_qparams());
+}
+
+TEST(ProgramTest, OperatorsThatMoveCodesKeepTheirParameters) {
+  const Node reshape{.op = "reshape", .ints = {{"sizes", {-1}}}};
+  for (const Node& node : {pool_node("max_pool2d"), reshape}) {
+    expect_bad(node, "output must be quantized");
+    for (const QParams& other :
+         {make_qparams(1.0 / 64, 128, 0, 255), make_qparams(1.0 / 128, 127, 0, 255),
+          make_qparams(1.0 / 128, 128, 1, 255), make_qparams(1.0 / 128, 128, 0, 254)}) {
+      expect_bad(node, "must have the same quantization parameters", other);
+    }
+  }
+}
+
+TEST(ProgramTest, MissingAttributes) {
+  for (const char* key : {"stride", "dilation", "padding", "groups"}) {
+    Node node = conv2d_node();
+    node.ints.erase(key);
+    expect_bad(node, "conv2d 'conv': attribute '" + std::string(key) + "' is missing");
+  }
+  for (const char* key : {"weight", "weight_scale", "bias"}) {
+    for (Node node : {conv2d_node(), linear_node()}) {
+      node.tensors.erase(key);
+      expect_bad(node, "tensor '" + std::string(key) + "' is missing");
+      node.tensors[key] = at::Tensor();
+      expect_bad(node, "tensor '" + std::string(key) + "' is missing");
+    }
+  }
+  for (const char* key : {"kernel", "stride", "dilation", "padding", "ceil_mode"}) {
+    for (const char* op : {"max_pool2d", "avg_pool2d"}) {
+      Node node = pool_node(op);
+      node.ints.erase(key);
+      expect_bad(node, "attribute '" + std::string(key) + "' is missing",
+                 op == std::string("max_pool2d") ? std::optional(unit_qparams()) : std::nullopt);
+    }
+  }
+  expect_bad({.op = "reshape"}, "attribute 'sizes' is missing", unit_qparams());
+}
+
+TEST(ProgramTest, WrongAttributes) {
+  struct Case {
+    const char* key;
+    std::vector<int64_t> numbers;
+    const char* message;
+  };
+  constexpr int64_t kHuge = int64_t{1} << 40;
+  const std::vector<Case> window = {{"stride", {1}, "'stride' must have 2 numbers, has 1"},
+                                    {"stride", {1, 1, 1}, "'stride' must have 2 numbers, has 3"},
+                                    {"stride", {1, 0}, "'stride' must be in 1.."},
+                                    {"stride", {-1, 1}, "'stride' must be in 1.."},
+                                    {"stride", {kHuge, 1}, "'stride' must be in 1.."},
+                                    {"dilation", {}, "'dilation' must have 2 numbers, has 0"},
+                                    {"dilation", {0, 1}, "'dilation' must be in 1.."},
+                                    {"dilation", {1, kHuge}, "'dilation' must be in 1.."},
+                                    {"padding", {0, 0}, "'padding' must have 4 numbers, has 2"},
+                                    {"padding", {0, 0, -1, 0}, "'padding' must be in 0.."},
+                                    {"padding", {kHuge, 0, 0, 0}, "'padding' must be in 0.."}};
+  const auto check = [](Node node, const Case& t) {
+    node.ints[t.key] = t.numbers;
+    expect_bad(node, t.message,
+               node.op == "max_pool2d" ? std::optional(unit_qparams()) : std::nullopt);
+  };
+  for (const Case& t : window) {
+    for (const Node& node : {conv2d_node(), pool_node("max_pool2d"), pool_node("avg_pool2d")})
+      check(node, t);
+  }
+  check(conv2d_node(), {"groups", {0}, "'groups' must be in 1..4"});
+  check(conv2d_node(), {"groups", {5}, "'groups' must be in 1..4"});
+  check(conv2d_node(), {"groups", {-2}, "'groups' must be in 1..4"});
+  check(conv2d_node(), {"groups", {3}, "4 output channels are no multiple of 3 groups"});
+  for (const Node& node : {pool_node("max_pool2d"), pool_node("avg_pool2d")}) {
+    check(node, {"kernel", {2}, "'kernel' must have 2 numbers"});
+    check(node, {"kernel", {0, 2}, "'kernel' must be in 1.."});
+    check(node, {"kernel", {2, kHuge}, "'kernel' must be in 1.."});
+    check(node, {"padding", {2, 0, 0, 0}, "padding must be at most half of the kernel"});
+    check(node, {"padding", {0, 0, 0, 2}, "padding must be at most half of the kernel"});
+    check(node, {"ceil_mode", {2}, "'ceil_mode' must be in 0..1"});
+    check(node, {"adaptive", {1}, "'adaptive' must have 2 numbers"});
+    check(node, {"adaptive", {0, 1}, "'adaptive' must be in 1.."});
+  }
+  Node average = pool_node("avg_pool2d");
+  average.ints["count_include_pad"] = {1};
+  check(average, {"divisor_override", {-1}, "'divisor_override' must be in 0.."});
+  average.ints["divisor_override"] = {0};
+  check(average, {"count_include_pad", {7}, "'count_include_pad' must be in 0..1"});
+}
+
+TEST(ProgramTest, WrongReshapeSizes) {
+  for (const std::vector<int64_t>& sizes :
+       std::vector<std::vector<int64_t>>{{}, {-1, -1}, {-2, 3}, {0, 0, 0, -1}}) {
+    expect_bad({.op = "reshape", .ints = {{"sizes", sizes}}}, "sizes must be at least -1",
+               unit_qparams());
+  }
+}
+
+TEST(ProgramTest, WrongClamps) {
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  for (const std::vector<double>& clamp :
+       std::vector<std::vector<double>>{{}, {0}, {0, 1, 2}, {1, 0}, {kNan, 1}, {0, kNan}}) {
+    for (Node node : {conv2d_node(), linear_node(), pool_node("avg_pool2d")}) {
+      node.floats["clamp"] = clamp;
+      expect_bad(node, "attribute 'clamp' must be [min, max]");
+    }
+  }
+}
+
+TEST(ProgramTest, WrongWeights) {
+  const auto with = [](Node node, const char* key, const at::Tensor& tensor) {
+    node.tensors[key] = tensor;
+    return node;
+  };
+  const Node conv = conv2d_node();
+  const Node linear = linear_node();
+  expect_bad(with(conv, "weight", full({4, 4, 3, 3}, 1)),
+             "tensor 'weight' must be Char with 4 dimensions");
+  expect_bad(with(conv, "weight", full({4, 4, 3, 3}, 1, at::kByte)), "got Byte [4, 4, 3, 3]");
+  expect_bad(with(conv, "weight", full({4, 4, 9}, 1, at::kChar)), "got Char [4, 4, 9]");
+  for (const auto& sizes :
+       {std::vector<int64_t>{0, 4, 3, 3}, {4, 0, 3, 3}, {4, 4, 0, 3}, {4, 4, 3, 0}}) {
+    expect_bad(with(conv, "weight", full(sizes, 1, at::kChar)), "none of them 0");
+  }
+  expect_bad(with(conv, "weight", full({4, 4, 3, 3}, 1, at::kChar).to(at::kMeta)),
+             "tensor 'weight' must be a dense CPU tensor");
+  expect_bad(with(linear, "weight", full({3, 6}, 1, at::kInt)),
+             "tensor 'weight' must be Char with 2 dimensions");
+  expect_bad(with(linear, "weight", full({3, 0}, 1, at::kChar)), "none of them 0");
+  for (const Node& node : {conv, linear}) {
+    const int64_t n = node.tensors.at("weight").size(0);
+    const auto channels = [&](double last) {
+      at::Tensor t = full({n}, 1);
+      t[n - 1] = last;
+      return t;
+    };
+    const std::string last = "[" + std::to_string(n - 1) + "]";
+    expect_bad(with(node, "weight_scale", full({n + 1}, 1)),
+               "must have " + std::to_string(n) + " elements");
+    expect_bad(with(node, "bias", full({n - 1}, 1)),
+               "must have " + std::to_string(n) + " elements");
+    expect_bad(with(node, "weight_scale", full({n}, 1, at::kDouble)),
+               "tensor 'weight_scale' must be Float");
+    expect_bad(with(node, "bias", full({n}, 1, at::kInt)), "tensor 'bias' must be Float");
+    expect_bad(with(node, "bias", full({n, 1}, 1)),
+               "tensor 'bias' must be Float with 1 dimensions");
+    // The product with the input's scale, 1/128, must be a valid scale too: the last one's is
+    // denormal.
+    for (const double scale : {0.0, -1.0, INFINITY, NAN, 1e-40, 0x1p-120}) {
+      expect_bad(with(node, "weight_scale", channels(scale)),
+                 "weight_scale" + last + " times the input's scale");
+    }
+    for (const double bias : {NAN, INFINITY, -INFINITY}) {
+      expect_bad(with(node, "bias", channels(bias)), "bias" + last + " must be finite");
+    }
+  }
+}
+
+TEST(ProgramTest, TooManyProducts) {
+  Node linear = linear_node();
+  linear.tensors["weight"] = full({3, 65536}, 1, at::kChar);
+  EXPECT_NO_THROW(Program(single_node_graph(linear)));
+  linear.tensors["weight"] = full({3, 65537}, 1, at::kChar);
+  expect_bad(linear, "'fc': an output may sum at most 65536 products, has 65537");
+  Node conv = conv2d_node();
+  conv.tensors["weight"] = full({4, 7282, 3, 3}, 1, at::kChar);
+  expect_bad(conv, "'conv': an output may sum at most 65536 products, has 65538");
+}
+
+// ---- What a program refuses to run on
+// ------------------------------------------------------------
+
+// float32 in, codes between, float32 out.
+Program copy_program(size_t inputs = 1) {
+  Graph graph;
+  for (size_t i = 0; i < inputs; ++i) {
+    graph.outputs.push_back(dequantize(graph, quantize(graph, add_input(graph), unit_qparams())));
+  }
+  return Program(graph);
+}
+
+TEST(ProgramTest, WrongInputs) {
+  const Program program(single_node_graph(conv2d_node(), unit_qparams(), 2));
+  const at::Tensor x = full({2, 4, 5, 5}, 0.5);
+  EXPECT_NO_THROW(program.run({x, x}));
+  EXPECT_ERROR(c10::ValueError, "takes 2 inputs, got 1", program.run({x}));
+  EXPECT_ERROR(c10::ValueError, "takes 2 inputs, got 0", program.run({}));
+  EXPECT_ERROR(c10::ValueError, "takes 2 inputs, got 3", program.run({x, x, x}));
+  EXPECT_ERROR(c10::TypeError, "input 1 must be float32, got Double",
+               program.run({x, x.to(at::kDouble)}));
+  EXPECT_ERROR(c10::TypeError, "input 0 must be float32, got Byte",
+               program.run({x.to(at::kByte), x}));
+  EXPECT_ERROR(c10::ValueError, "input 0 must be a dense tensor on the CPU, got meta",
+               program.run({x.to(at::kMeta), x}));
+  EXPECT_ERROR(c10::ValueError, "input 0 must be a dense tensor", program.run({x.to_sparse(), x}));
+  EXPECT_ERROR(c10::ValueError, "'conv' takes 4 channels, got an input of shape [2, 3, 5, 5]",
+               program.run({x.narrow(1, 0, 3), x}));
+  EXPECT_ERROR(c10::ValueError, "'conv' takes inputs of 4 dimensions", program.run({x[0], x[0]}));
+  EXPECT_ERROR(c10::ValueError,
+               "what is added must have the shape of the output, [2, 4, 5, 5], got [1, 4, 5, 5]",
+               program.run({x, x.narrow(0, 0, 1)}));
+  // A shape that failed does not stay.
+  EXPECT_ERROR(c10::ValueError, "what is added", program.run({x, x.narrow(0, 0, 1)}));
+}
+
+TEST(ProgramTest, ShapesThatAnOperatorCannotTake) {
+  Node conv = conv2d_node();
+  conv.ints["padding"] = {0, 0, 0, 0};
+  EXPECT_ERROR(c10::ValueError, "a window of 3 does not fit a padded input of 2",
+               Program(single_node_graph(conv)).run({full({1, 4, 2, 5}, 0)}));
+  const Program linear(single_node_graph(linear_node()));
+  EXPECT_ERROR(c10::ValueError, "linear 'fc' takes inputs [..., 6]", linear.run({full({2, 5}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "of any number of dimensions but 4",
+               linear.run({full({1, 1, 2, 6}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "linear 'fc' takes inputs [..., 6]", linear.run({full({}, 0)}));
+  EXPECT_ERROR(
+      c10::ValueError, "what is added must have the shape of the output, [2, 3]",
+      Program(single_node_graph(linear_node(), {}, 2)).run({full({2, 6}, 0), full({2, 1}, 0)}));
+  const Program add(single_node_graph({.op = "add", .name = "sum"}, {}, 2));
+  EXPECT_ERROR(c10::ValueError, "add 'sum' takes two inputs of one shape, got [2, 3] and [1, 3]",
+               add.run({full({2, 3}, 0), full({1, 3}, 0)}));
+  const Program pool(single_node_graph(pool_node("avg_pool2d")));
+  EXPECT_ERROR(c10::ValueError, "'pool' takes inputs of 4 dimensions", pool.run({full({4, 6}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "a window of 2 does not fit", pool.run({full({1, 3, 1, 6}, 0)}));
+  const auto reshape = [](std::vector<int64_t> sizes) {
+    return Program(single_node_graph(
+        {.op = "reshape", .name = "flat", .ints = {{"sizes", std::move(sizes)}}}, unit_qparams()));
+  };
+  EXPECT_ERROR(c10::ValueError, "reshape 'flat' cannot give shape [2, 5] the sizes [-1, 3]",
+               reshape({-1, 3}).run({full({2, 5}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "cannot give shape [2, 5] the sizes [3, 3]",
+               reshape({3, 3}).run({full({2, 5}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "cannot give shape [2, 5] the sizes [0, 6]",
+               reshape({0, 6}).run({full({2, 5}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "keeps dimension 2, which an input of shape [2, 5] lacks",
+               reshape({2, 5, 0}).run({full({2, 5}, 0)}));
+}
+
+// Sizes whose product is that of the input only in 64 bits: what comes after would run over its
+// memory.
+TEST(ProgramTest, ReshapeToSizesWhoseProductOverflows) {
+  const Program program(single_node_graph(
+      {.op = "reshape", .ints = {{"sizes", {(int64_t{1} << 62) + 4, 4}}}}, unit_qparams()));
+  EXPECT_ERROR(c10::ValueError, "reshape", program.run({full({16}, 0)}));
+}
+
+// Dropping dimensions that hold more than one pixel would make the output too small for them.
+TEST(ProgramTest, SqueezeOfMoreThanOnePixel) {
+  const Node node{
+      .op = "avg_pool2d", .name = "mean", .ints = {{"adaptive", {8, 8}}, {"squeeze", {1}}}};
+  EXPECT_ERROR(c10::ValueError, "mean",
+               Program(single_node_graph(node)).run({full({1, 64, 8, 8}, 0)}));
+}
+
+TEST(ProgramTest, EmptyBatch) {
+  Network network(1);
+  const auto x = network.input({2, 4, 6, 6});
+  const auto conv =
+      network.requantize(network.conv2d(x, {.out_channels = 5, .kernel = {3, 3}}, false));
+  const auto pool =
+      network.max_pool2d(conv, {.kernel = {2, 2}, .stride = {2, 2}, .padding = {0, 0}}, {1, 1});
+  const auto average = network.requantize(network.adaptive_avg_pool2d(pool, {1, 1}, false));
+  network.output(network.linear(network.reshape(average, {0, -1}, {2, 5}), 7, false));
+  network.output(network.add(pool, pool));
+  const Program program(network.graph());
+  const auto empty = program.run({full({0, 4, 6, 6}, 0)});
+  EXPECT_EQ(empty.at(0).sizes(), at::IntArrayRef({0, 7}));
+  EXPECT_EQ(empty.at(1).sizes(), at::IntArrayRef({0, 5, 2, 2}));
+  EXPECT_TRUE(network.is_expected(program.run(network.inputs())));
+}
+
+// A convolution with padding would make pixels out of none, and PyTorch's refuses to.
+TEST(ProgramTest, ImagesWithoutPixels) {
+  const at::Tensor x = full({1, 4, 0, 3}, 0);
+  EXPECT_ERROR(c10::ValueError, "'conv'", Program(single_node_graph(conv2d_node())).run({x}));
+  const Node average{.op = "avg_pool2d", .name = "pool", .ints = {{"adaptive", {1, 1}}}};
+  EXPECT_ERROR(c10::ValueError, "'pool'", Program(single_node_graph(average)).run({x}));
+}
+
+// ---- How it runs
+// -----------------------------------------------------------------------------------
+
+TEST(ProgramTest, OutputsAreChannelsLastImages) {
+  const auto y = copy_program().run({full({2, 3, 4, 5}, 0.5)})[0];
+  EXPECT_TRUE(y.is_contiguous(at::MemoryFormat::ChannelsLast));
+  EXPECT_TRUE(testing::same_bits(y, full({2, 3, 4, 5}, 0.5)));
+  EXPECT_TRUE(copy_program().run({full({2, 3, 4}, 0.5)})[0].is_contiguous());
+}
+
+TEST(ProgramTest, InputsStayAndOutputsAreNew) {
+  const Program program = copy_program();
+  const at::Tensor x = full({3, 5}, 0.5);
+  const at::Tensor first = program.run({x})[0];
+  const at::Tensor second = program.run({full({3, 5}, -0.25)})[0];
+  EXPECT_TRUE(testing::same_bits(x, full({3, 5}, 0.5)));
+  EXPECT_TRUE(testing::same_bits(first, full({3, 5}, 0.5)));
+  EXPECT_TRUE(testing::same_bits(second, full({3, 5}, -0.25)));
+}
+
+// Many values of different sizes that live for different times share one arena.
+TEST(ProgramTest, ValuesShareMemoryOnlyWhereTheyMay) {
+  for (unsigned seed = 0; seed < 30; ++seed) {
+    SCOPED_TRACE(::testing::Message() << "seed " << seed);
+    Network network(seed);
+    auto& random = network.random;
+    // Families of one shape each.
+    std::vector<std::vector<Network::Tensor>> families;
+    for (int i = 0; i < 3; ++i)
+      families.push_back({network.input({random.integer(1, 4), random.integer(1, 90)})});
+    for (int i = 0; i < 25; ++i) {
+      auto& family = families[static_cast<size_t>(random.integer(0, 2))];
+      const auto any = [&] {
+        const auto last = static_cast<int64_t>(family.size()) - 1;
+        return family[static_cast<size_t>(random.integer(0, last))];
+      };
+      const auto a = any();
+      const auto made = random.chance(0.2) ? network.requantize(a) : network.add(a, any());
+      if (made.q) family.push_back(made);
+      if (!made.q || random.chance(0.1)) network.output(made);
+    }
+    for (const auto& family : families) network.output(network.requantize(family.back()));
+    network.check();
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST(ProgramTest, OneProgramInManyThreads) {
+  Network network(1);
+  const auto x = network.input({3, 3, 12, 12});
+  const auto conv =
+      network.conv2d(x, {.out_channels = 20, .kernel = {3, 3}, .stride = {2, 2}}, false);
+  network.output(network.adaptive_avg_pool2d(network.requantize(conv), {2, 2}, false));
+  const Program program(network.graph());
+  // Batches of several sizes, so that some threads plan while others run.
+  const auto run_batch = [&](int64_t n) {
+    const at::Tensor y = program.run({network.inputs()[0].narrow(0, 0, n)}).at(0);
+    return testing::same_bits(y, network.expected()[0].narrow(0, 0, n));
+  };
+  std::vector<std::string> failures(4);
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < failures.size(); ++t) {
+    threads.emplace_back([&, t] {
+      for (size_t i = 0; i < 100; ++i) {
+        const auto same = run_batch(static_cast<int64_t>((i + t) % 3 + 1));
+        if (!same) failures[t] = same.message();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(failures, std::vector<std::string>(4));
+}
+
+TEST(ProgramTest, MoreShapesThanPlansAreKept) {
+  const Program program = copy_program();
+  for (int round = 0; round < 3; ++round) {
+    for (int64_t n = 1; n <= 40; ++n) {
+      const at::Tensor x = full({n, 2}, static_cast<double>(n) / 64);
+      EXPECT_TRUE(testing::same_bits(program.run({x})[0], x)) << n;
+    }
+  }
+}
+
+TEST(ProgramTest, SeveralInputsAndOutputsKeepTheirOrder) {
+  const Program program = copy_program(3);
+  const auto y = program.run({full({1}, 0.25), full({2, 2}, 0.5), full({3}, -0.5)});
+  ASSERT_EQ(y.size(), 3u);
+  EXPECT_TRUE(testing::same_bits(y[0], full({1}, 0.25)));
+  EXPECT_TRUE(testing::same_bits(y[1], full({2, 2}, 0.5)));
+  EXPECT_TRUE(testing::same_bits(y[2], full({3}, -0.5)));
+}
+
+TEST(ProgramTest, RunsUnderAutogradWithoutIt) {
+  const at::Tensor x = full({2, 3}, 0.5).requires_grad_(true);
+  EXPECT_FALSE(copy_program().run({x})[0].requires_grad());
+}
+
+}  // namespace
+}  // namespace qatx::engine
