@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <iomanip>
@@ -173,22 +172,26 @@ at::Tensor predict(torch::jit::Module& model, const at::Tensor& images) {
   return at::cat(classes);
 }
 
-double seconds_for(torch::jit::Module& model, const at::Tensor& batch, int calls) {
+// Seconds per call, over as many calls as fill a round.
+double mean_seconds(torch::jit::Module& model, const at::Tensor& batch) {
   const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < calls; ++i) {
+  std::chrono::duration<double> elapsed{};
+  int calls = 0;
+  for (; elapsed.count() < kRoundSeconds; ++calls) {
     model.forward({batch});
+    elapsed = std::chrono::steady_clock::now() - start;
   }
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return elapsed.count() / calls;
 }
 
-// Median over the rounds of the seconds that one call takes.
+// Median over the rounds of the seconds that a call takes.
 double median_seconds(torch::jit::Module& model, const at::Tensor& batch) {
-  seconds_for(model, batch, kWarmUps);
-  const double estimate = seconds_for(model, batch, kWarmUps) / kWarmUps;
-  const int calls = std::max(1, static_cast<int>(std::ceil(kRoundSeconds / estimate)));
+  for (int i = 0; i < kWarmUps; ++i) {  // TorchScript optimizes in its first calls
+    model.forward({batch});
+  }
   std::vector<double> samples(kRounds);
   for (double& sample : samples) {
-    sample = seconds_for(model, batch, calls) / calls;
+    sample = mean_seconds(model, batch);
   }
   std::nth_element(samples.begin(), samples.begin() + kRounds / 2, samples.end());
   return samples[kRounds / 2];

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -40,20 +39,21 @@ def seconds_per_call(models: Mapping[str, Model], batch: Tensor) -> dict[str, fl
 
     The models take turns in each round, so that whatever else the machine does meets all of them.
     """
-    calls = {}
-    for name, model in models.items():
-        _seconds(model, batch, _WARM_UPS)  # TorchScript optimizes in its first calls
-        estimate = _seconds(model, batch, _WARM_UPS) / _WARM_UPS
-        calls[name] = max(1, math.ceil(_ROUND_SECONDS / estimate))
+    for model in models.values():
+        for _ in range(_WARM_UPS):  # TorchScript optimizes in its first calls
+            model(batch)
     samples: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(_ROUNDS):
         for name, model in models.items():
-            samples[name].append(_seconds(model, batch, calls[name]) / calls[name])
+            samples[name].append(_mean_seconds(model, batch))
     return {name: statistics.median(values) for name, values in samples.items()}
 
 
-def _seconds(model: Model, batch: Tensor, calls: int) -> float:
+def _mean_seconds(model: Model, batch: Tensor) -> float:
+    """Seconds per call, over as many calls as fill a round."""
+    calls = 0
     start = time.perf_counter()
-    for _ in range(calls):
+    while (elapsed := time.perf_counter() - start) < _ROUND_SECONDS:
         model(batch)
-    return time.perf_counter() - start
+        calls += 1
+    return elapsed / calls

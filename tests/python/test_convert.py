@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import threading
+import zipfile
 
 import contract
 import pytest
@@ -388,3 +389,19 @@ def test_writing_in_place_is_removed_or_refused():
     refused = True
     with pytest.raises(ValueError, match="writes in place with aten::"):
         qatx.convert(model, images)
+
+
+def test_an_altered_weight_is_noticed_where_torch_looks_at_no_checksum():
+    images = torch.randn(2, 3, 8, 8)
+    converted, _ = qatx.convert(ready(Residual(), images), images)
+    file = io.BytesIO()
+    torch.jit.save(converted, file)
+    archive = bytearray(file.getvalue())
+    with zipfile.ZipFile(io.BytesIO(archive)) as entries:
+        weights = [entries.read(name) for name in entries.namelist() if "/constants/" in name]
+        weights += [entries.read(name) for name in entries.namelist() if "/data/" in name]
+    largest = max(weights, key=len)
+    assert len(largest) == 8 * 8 * 9  # the stored bytes of a convolution's integers
+    archive[archive.index(largest) + 100] ^= 1
+    with pytest.raises((RuntimeError, ValueError), match="altered or damaged"):
+        torch.jit.load(io.BytesIO(archive))

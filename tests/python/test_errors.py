@@ -47,9 +47,7 @@ def test_inputs_of_another_form(model):
 
 
 def test_inputs_that_do_not_fit(model):
-    with pytest.raises(
-        RuntimeError, match="Residual cannot be traced with the example"
-    ) as error:
+    with pytest.raises(RuntimeError, match="Residual cannot be traced with the example") as error:
         qatx.convert(model, torch.zeros(1, 5, 8, 8))
     assert "channels" in str(error.value.__cause__)
 

@@ -39,6 +39,7 @@ void check_no_mutation(const jit::Block* block) {
 }
 
 Source read_source(const jit::Module& module) {
+  TORCH_CHECK_VALUE(!module.hasattr("program_0"), "qatx.convert: the model is converted already");
   auto method_graph = module.get_method("forward").graph()->copy();
   torchscript::inline_modules(*method_graph);
   auto [graph, parameters] = jit::LowerGraph(*method_graph, module._ivalue());

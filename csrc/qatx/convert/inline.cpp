@@ -38,7 +38,8 @@ void inline_modules(jit::Graph& graph) {
         call->input(0)->type()->expectRef<c10::ClassType>().getMethod(call->s(c10::attr::name));
     jit::Node* before = call->prev();
     jit::Node* after = call->next();
-    jit::inlineCallTo(call, &jit::toGraphFunction(method), /*use_graph=*/true);
+    // Otherwise it takes the method's optimized graph, where inner calls are inlined already.
+    jit::inlineCallTo(call, &jit::toGraphFunction(method), /*use_graph=*/false);
     for (jit::Node* node = before->next(); node != after; node = node->next()) {
       node->setScope(scope);
     }

@@ -2,6 +2,8 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+
 #include "qatx/core/rounding.h"
 
 namespace qatx::engine {
@@ -83,6 +85,11 @@ void check_graph(const Graph& graph) {
     use(output);
     TORCH_CHECK_VALUE(!graph.values[index(output)].quantized(),
                       "qatx program: an output must be float32");
+    // Every output has memory of its own, which one node fills.
+    TORCH_CHECK_VALUE(std::count(graph.outputs.begin(), graph.outputs.end(), output) == 1 &&
+                          std::count(graph.inputs.begin(), graph.inputs.end(), output) == 0,
+                      "qatx program: output ", output,
+                      " must be made by a node and be listed once");
   }
   for (const Value& value : graph.values) {
     if (value.quantized()) check_qparams(*value.qparams);

@@ -4,6 +4,9 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <tuple>
+
+#include "qatx/engine/checksum.h"
 
 namespace qatx::engine {
 namespace {
@@ -53,8 +56,16 @@ TORCH_LIBRARY_FRAGMENT(qatx, m) {
       .def("run", [](const c10::intrusive_ptr<Program>& self,
                      const std::vector<at::Tensor>& inputs) { return self->run(inputs); })
       .def_pickle(
-          [](const c10::intrusive_ptr<Program>& self) { return to_state(self->graph()); },
-          [](const GraphState& state) { return c10::make_intrusive<Program>(from_state(state)); });
+          [](const c10::intrusive_ptr<Program>& self) {
+            return std::make_tuple(to_state(self->graph()), checksum(self->graph()));
+          },
+          [](const std::tuple<GraphState, int64_t>& state) {
+            Graph graph = from_state(std::get<0>(state));
+            TORCH_CHECK_VALUE(checksum(graph) == std::get<1>(state),
+                              "qatx program: the file has been altered or damaged: its checksum is "
+                              "not that of its contents");
+            return c10::make_intrusive<Program>(std::move(graph));
+          });
   m.def("run_program(__torch__.torch.classes.qatx.Program program, Tensor[] inputs) -> Tensor[]");
 }
 

@@ -1,5 +1,6 @@
 #include "qatx/core/qparams.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 
 #include <cmath>
@@ -171,7 +172,7 @@ TEST(ChooseQParamsTest, Errors) {
 
 TEST(ReadQParamsTest, InvalidScales) {
   for (const float bad :
-       {0.0f, -0.0f, -1.0f, kNan, kInf, -kInf, kDenormal, 0x1.fffffep-127f, 0x1.000002p126f}) {
+       {0.0f, -0.0f, -1.0f, kNan, kInf, -kInf, kDenormal, 0x1.fffffcp-127f, 0x1.000002p126f}) {
     EXPECT_ERROR(c10::ValueError, "scale[1] must be positive, finite",
                  read_qparams(floats({1.0f, bad}), floats({0.0f, 0.0f}), 0, 255));
   }

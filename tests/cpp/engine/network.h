@@ -191,7 +191,7 @@ class Network {
       return ::testing::AssertionFailure() << outputs.size() << " outputs";
     }
     for (size_t i = 0; i < outputs.size(); ++i) {
-      const auto same = testing::same_bits(outputs[i], expected_[i]);
+      auto same = testing::same_bits(outputs[i], expected_[i]);
       if (!same) return same << ", output " << i << ", " << description();
     }
     return ::testing::AssertionSuccess();

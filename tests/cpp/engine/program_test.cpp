@@ -7,6 +7,9 @@
 namespace qatx::engine {
 namespace {
 
+constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
 // ---- What a program refuses to be made of -----------------------------------------------------
 
 void expect_bad(const Node& node, const std::string& message, std::optional<QParams> output = {},
@@ -182,7 +185,6 @@ TEST(ProgramTest, WrongReshapeSizes) {
 }
 
 TEST(ProgramTest, WrongClamps) {
-  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
   for (const std::vector<double>& clamp :
        std::vector<std::vector<double>>{{}, {0}, {0, 1, 2}, {1, 0}, {kNan, 1}, {0, kNan}}) {
     for (Node node : {conv2d_node(), linear_node(), pool_node("avg_pool2d")}) {
@@ -231,11 +233,11 @@ TEST(ProgramTest, WrongWeights) {
                "tensor 'bias' must be Float with 1 dimensions");
     // The product with the input's scale, 1/128, must be a valid scale too: the last one's is
     // denormal.
-    for (const double scale : {0.0, -1.0, INFINITY, NAN, 1e-40, 0x1p-120}) {
+    for (const double scale : {0.0, -1.0, kInf, kNan, 1e-40, 0x1p-120}) {
       expect_bad(with(node, "weight_scale", channels(scale)),
                  "weight_scale" + last + " times the input's scale");
     }
-    for (const double bias : {NAN, INFINITY, -INFINITY}) {
+    for (const double bias : {kNan, kInf, -kInf}) {
       expect_bad(with(node, "bias", channels(bias)), "bias" + last + " must be finite");
     }
   }
@@ -252,8 +254,7 @@ TEST(ProgramTest, TooManyProducts) {
   expect_bad(conv, "'conv': an output may sum at most 65536 products, has 65538");
 }
 
-// ---- What a program refuses to run on
-// ------------------------------------------------------------
+// ---- What a program refuses to run on ------------------------------------------------
 
 // float32 in, codes between, float32 out.
 Program copy_program(size_t inputs = 1) {
@@ -278,11 +279,9 @@ TEST(ProgramTest, WrongInputs) {
   EXPECT_ERROR(c10::ValueError, "input 0 must be a dense tensor on the CPU, got meta",
                program.run({x.to(at::kMeta), x}));
   EXPECT_ERROR(c10::ValueError, "input 0 must be a dense tensor", program.run({x.to_sparse(), x}));
-  EXPECT_ERROR(c10::ValueError, "'conv' takes 4 channels, got an input of shape [2, 3, 5, 5]",
-               program.run({x.narrow(1, 0, 3), x}));
+  EXPECT_ERROR(c10::ValueError, "'conv' takes 4 channels", program.run({x.narrow(1, 0, 3), x}));
   EXPECT_ERROR(c10::ValueError, "'conv' takes inputs of 4 dimensions", program.run({x[0], x[0]}));
-  EXPECT_ERROR(c10::ValueError,
-               "what is added must have the shape of the output, [2, 4, 5, 5], got [1, 4, 5, 5]",
+  EXPECT_ERROR(c10::ValueError, "'conv': what is added must have the shape of the output",
                program.run({x, x.narrow(0, 0, 1)}));
   // A shape that failed does not stay.
   EXPECT_ERROR(c10::ValueError, "what is added", program.run({x, x.narrow(0, 0, 1)}));
@@ -299,10 +298,10 @@ TEST(ProgramTest, ShapesThatAnOperatorCannotTake) {
                linear.run({full({1, 1, 2, 6}, 0)}));
   EXPECT_ERROR(c10::ValueError, "linear 'fc' takes inputs [..., 6]", linear.run({full({}, 0)}));
   EXPECT_ERROR(
-      c10::ValueError, "what is added must have the shape of the output, [2, 3]",
+      c10::ValueError, "'fc': what is added must have the shape of the output",
       Program(single_node_graph(linear_node(), {}, 2)).run({full({2, 6}, 0), full({2, 1}, 0)}));
   const Program add(single_node_graph({.op = "add", .name = "sum"}, {}, 2));
-  EXPECT_ERROR(c10::ValueError, "add 'sum' takes two inputs of one shape, got [2, 3] and [1, 3]",
+  EXPECT_ERROR(c10::ValueError, "add 'sum' takes two inputs of one shape",
                add.run({full({2, 3}, 0), full({1, 3}, 0)}));
   const Program pool(single_node_graph(pool_node("avg_pool2d")));
   EXPECT_ERROR(c10::ValueError, "'pool' takes inputs of 4 dimensions", pool.run({full({4, 6}, 0)}));
@@ -311,13 +310,11 @@ TEST(ProgramTest, ShapesThatAnOperatorCannotTake) {
     return Program(single_node_graph(
         {.op = "reshape", .name = "flat", .ints = {{"sizes", std::move(sizes)}}}, unit_qparams()));
   };
-  EXPECT_ERROR(c10::ValueError, "reshape 'flat' cannot give shape [2, 5] the sizes [-1, 3]",
+  EXPECT_ERROR(c10::ValueError, "reshape 'flat' cannot give shape",
                reshape({-1, 3}).run({full({2, 5}, 0)}));
-  EXPECT_ERROR(c10::ValueError, "cannot give shape [2, 5] the sizes [3, 3]",
-               reshape({3, 3}).run({full({2, 5}, 0)}));
-  EXPECT_ERROR(c10::ValueError, "cannot give shape [2, 5] the sizes [0, 6]",
-               reshape({0, 6}).run({full({2, 5}, 0)}));
-  EXPECT_ERROR(c10::ValueError, "keeps dimension 2, which an input of shape [2, 5] lacks",
+  EXPECT_ERROR(c10::ValueError, "cannot give shape", reshape({3, 3}).run({full({2, 5}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "cannot give shape", reshape({0, 6}).run({full({2, 5}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "keeps dimension 2, which an input of shape",
                reshape({2, 5, 0}).run({full({2, 5}, 0)}));
 }
 
@@ -326,15 +323,14 @@ TEST(ProgramTest, ShapesThatAnOperatorCannotTake) {
 TEST(ProgramTest, ReshapeToSizesWhoseProductOverflows) {
   const Program program(single_node_graph(
       {.op = "reshape", .ints = {{"sizes", {(int64_t{1} << 62) + 4, 4}}}}, unit_qparams()));
-  EXPECT_ERROR(c10::ValueError, "reshape", program.run({full({16}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "cannot give shape", program.run({full({16}, 0)}));
 }
 
 // Dropping dimensions that hold more than one pixel would make the output too small for them.
 TEST(ProgramTest, SqueezeOfMoreThanOnePixel) {
   const Node node{
       .op = "avg_pool2d", .name = "mean", .ints = {{"adaptive", {8, 8}}, {"squeeze", {1}}}};
-  EXPECT_ERROR(c10::ValueError, "mean",
-               Program(single_node_graph(node)).run({full({1, 64, 8, 8}, 0)}));
+  expect_bad(node, "'mean': only [1, 1] can be squeezed");
 }
 
 TEST(ProgramTest, EmptyBatch) {
@@ -357,13 +353,14 @@ TEST(ProgramTest, EmptyBatch) {
 // A convolution with padding would make pixels out of none, and PyTorch's refuses to.
 TEST(ProgramTest, ImagesWithoutPixels) {
   const at::Tensor x = full({1, 4, 0, 3}, 0);
-  EXPECT_ERROR(c10::ValueError, "'conv'", Program(single_node_graph(conv2d_node())).run({x}));
+  Node conv = conv2d_node();
+  conv.ints["padding"] = {2, 2, 2, 2};
+  EXPECT_ERROR(c10::ValueError, "'conv' takes", Program(single_node_graph(conv)).run({x}));
   const Node average{.op = "avg_pool2d", .name = "pool", .ints = {{"adaptive", {1, 1}}}};
-  EXPECT_ERROR(c10::ValueError, "'pool'", Program(single_node_graph(average)).run({x}));
+  EXPECT_ERROR(c10::ValueError, "'pool' takes", Program(single_node_graph(average)).run({x}));
 }
 
-// ---- How it runs
-// -----------------------------------------------------------------------------------
+// ---- How it runs ---------------------------------------------------------------------
 
 TEST(ProgramTest, OutputsAreChannelsLastImages) {
   const auto y = copy_program().run({full({2, 3, 4, 5}, 0.5)})[0];

@@ -1,5 +1,6 @@
 #include "qatx/ops/fake_quantize.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty_strided.h>
@@ -332,7 +333,7 @@ TEST(FakeQuantizeTest, DoubleBackwardIsAnError) {
   const at::Tensor y = fake_quantize(x, scale, floats({0.0f}), -8, 7);
   const auto grads = torch::autograd::grad({y.mul(y).sum()}, {x, scale}, {}, std::nullopt,
                                            /*create_graph=*/true);
-  EXPECT_ERROR(c10::NotImplementedError, "qatx::fake_quantize_backward",
+  EXPECT_ERROR(c10::Error, "derivative for qatx::fake_quantize_backward is not implemented",
                (grads[0].sum() + grads[1].sum()).backward());
 }
 

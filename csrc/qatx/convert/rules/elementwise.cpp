@@ -33,6 +33,7 @@ std::optional<std::pair<double, double>> bounds(Lowering& lowering, const jit::N
 }  // namespace
 
 std::string lower_add(Lowering& lowering, jit::Node* node) {
+  if (node->inputs().size() != 3) return "is no sum of tensors";  // of two numbers, or lists
   jit::Value* a = node->input(0);
   jit::Value* b = node->input(1);
   const auto alpha = lowering.constant(node->input(2));

@@ -9,6 +9,9 @@ std::string lower_fake_quantize(Lowering& lowering, torch::jit::Node* node) {
   const auto zero_point = lowering.constant(node->input(2));
   if (!scale || !zero_point) return "scale or zero_point depend on the input";
   if (scale->toTensor().numel() != 1) return "activations take one scale per tensor";
+  if (!lowering.ints(node->input(3)) || !lowering.ints(node->input(4))) {
+    return "quant_min or quant_max depend on the input";
+  }
   const int64_t quant_min = lowering.ints(node->input(3))->at(0);
   const int64_t quant_max = lowering.ints(node->input(4))->at(0);
   const CheckedQParams in_use =

@@ -33,8 +33,12 @@ std::string read_weight(Lowering& lowering, const jit::Value* value, int64_t dim
   const at::Tensor w = weight->toTensor().contiguous();
   if (w.dim() != dim) return "weight has " + std::to_string(w.dim()) + " dimensions";
   if (w.numel() == 0) return "weight is empty";
-  if (!axis->isNone() && axis->toInt() != 0) return "weight scales are not by output channel";
-
+  if (!axis->isNone() && axis->toInt() != 0 && axis->toInt() != -dim) {
+    return "weight scales are not by output channel";
+  }
+  if (!lowering.ints(node->input(3)) || !lowering.ints(node->input(4))) {
+    return "quant_min or quant_max of the weight depend on the input";
+  }
   const auto quant_min = lowering.ints(node->input(3))->at(0);
   const auto quant_max = lowering.ints(node->input(4))->at(0);
   const CheckedQParams qparams =
@@ -50,8 +54,8 @@ std::string read_weight(Lowering& lowering, const jit::Value* value, int64_t dim
     const size_t p = axis->isNone() ? 0 : static_cast<size_t>(c);
     scales[c] = qparams.scale[p];
     for (int64_t i = c * products; i < (c + 1) * products; ++i) {
-      TORCH_CHECK_VALUE(!std::isnan(in[i]), "qatx.convert: a weight of ",
-                        node->input(0)->debugName(), " is NaN");
+      TORCH_CHECK_VALUE(std::isfinite(in[i]), "qatx.convert: a weight of ",
+                        node->input(0)->debugName(), " is NaN or infinite");
       const float q = std::nearbyint(in[i] * qparams.inv_scale[p]) + qparams.zero_point[p];
       const float clamped =
           std::min(std::max(q, static_cast<float>(quant_min)), static_cast<float>(quant_max));

@@ -56,6 +56,7 @@ std::string lower_convolution(Lowering& lowering, jit::Node* node) {
 }
 
 std::string lower_linear(Lowering& lowering, jit::Node* node) {
+  if (!lowering.sizes(node->input(0))) return "its input's dimensions are not known";
   // The last dimension of an image lies apart in memory.
   if (has_dimensions(lowering, node->input(0), 4)) return "input has 4 dimensions";
   engine::Node linear{.op = "linear"};

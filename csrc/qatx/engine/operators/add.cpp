@@ -19,7 +19,8 @@ class Add final : public Operator {
 
   Shape output_shape(std::span<const Shape> inputs) const override {
     TORCH_CHECK_VALUE(inputs[0] == inputs[1], "qatx program: add '", name_,
-                      "' takes two inputs of one shape, got ", inputs[0], " and ", inputs[1]);
+                      "' takes two inputs of one shape, got ", at::IntArrayRef(inputs[0]), " and ",
+                      at::IntArrayRef(inputs[1]));
     return inputs[0];
   }
 

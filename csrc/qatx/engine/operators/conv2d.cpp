@@ -43,12 +43,12 @@ class Conv2d final : public Operator {
     const Shape& in = inputs[0];
     check_image_shape(name_, in);
     TORCH_CHECK_VALUE(in[1] == in_channels_, "qatx program: conv2d '", name_, "' takes ",
-                      in_channels_, " channels, got an input of shape ", in);
+                      in_channels_, " channels, got an input of shape ", at::IntArrayRef(in));
     const auto size = spatial_.output_size(in[2], in[3]);
     Shape out{in[0], out_channels_, size[0], size[1]};
     TORCH_CHECK_VALUE(!output_.has_residual() || inputs[1] == out, "qatx program: conv2d '", name_,
-                      "': what is added must have the shape of the output, ", out, ", got ",
-                      inputs.back());
+                      "': what is added must have the shape of the output, ", at::IntArrayRef(out),
+                      ", got ", at::IntArrayRef(inputs.back()));
     return out;
   }
 

@@ -26,11 +26,11 @@ class Linear final : public Operator {
     // With 4 dimensions the last one would not be the fastest in memory.
     TORCH_CHECK_VALUE(!shape.empty() && shape.size() != 4 && shape.back() == k_,
                       "qatx program: linear '", name_, "' takes inputs [..., ", k_,
-                      "] of any number of dimensions but 4, got ", shape);
+                      "] of any number of dimensions but 4, got ", at::IntArrayRef(shape));
     shape.back() = n_;
     TORCH_CHECK_VALUE(!output_.has_residual() || inputs[1] == shape, "qatx program: linear '",
-                      name_, "': what is added must have the shape of the output, ", shape,
-                      ", got ", inputs.back());
+                      name_, "': what is added must have the shape of the output, ",
+                      at::IntArrayRef(shape), ", got ", at::IntArrayRef(inputs.back()));
     return shape;
   }
 

@@ -168,7 +168,7 @@ class MaxPool2d final : public Operator {
       TORCH_CHECK_VALUE(std::any_of(row, row + plan.taps, [](int32_t o) { return o >= 0; }),
                         "qatx program: a window of max_pool2d lies in the padding alone for an "
                         "input of shape ",
-                        inputs[0]);
+                        at::IntArrayRef(inputs[0]));
     }
     return std::make_unique<MaxPool2dStep>(inputs[0], std::move(plan));
   }
@@ -203,6 +203,8 @@ class AvgPool2d final : public Operator {
   explicit AvgPool2d(const NodeReader& node)
       : windows_(node), input_(node.input(0)), output_(node), squeeze_(node.has_ints("squeeze")) {
     node.check_input_count(1, 1);
+    TORCH_CHECK_VALUE(!squeeze_ || node.int_list("adaptive") == Shape({1, 1}),
+                      "qatx program: avg_pool2d '", node.name(), "': only [1, 1] can be squeezed");
   }
 
   Shape output_shape(std::span<const Shape> inputs) const override {

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
+#include <numeric>
 
 #include "qatx/engine/operators/operators.h"
 #include "qatx/engine/operators/parallel.h"
@@ -23,7 +25,7 @@ class Reshape final : public Operator {
                           *std::min_element(sizes_.begin(), sizes_.end()) >= -1,
                       "qatx program: reshape '", name_,
                       "': sizes must be at least -1, with one -1 at most, and not four, got ",
-                      sizes_);
+                      at::IntArrayRef(sizes_));
   }
 
   Shape output_shape(std::span<const Shape> inputs) const override {
@@ -35,7 +37,8 @@ class Reshape final : public Operator {
     for (size_t d = 0; d < std::max(in.size(), out.size()); ++d) {
       const bool kept = d < out.size() && out[d] == 0;
       TORCH_CHECK_VALUE(!kept || d < in.size(), "qatx program: reshape '", name_,
-                        "' keeps dimension ", d, ", which an input of shape ", in, " lacks");
+                        "' keeps dimension ", d, ", which an input of shape ", at::IntArrayRef(in),
+                        " lacks");
       if (kept) {
         out[d] = in[d];
       } else if (d < in.size()) {
@@ -44,9 +47,11 @@ class Reshape final : public Operator {
     }
     for (const int64_t size : sizes_) rest /= std::max<int64_t>(size, 1);
     std::replace(out.begin(), out.end(), int64_t{-1}, rest);
-    const int64_t numel = c10::multiply_integers(in);
-    TORCH_CHECK_VALUE(c10::multiply_integers(out) == numel, "qatx program: reshape '", name_,
-                      "' cannot give shape ", in, " the sizes ", sizes_);
+    // In double: the sizes of a damaged program may have a product that an int64 cannot hold.
+    const double numel = std::accumulate(out.begin(), out.end(), 1.0, std::multiplies<>());
+    TORCH_CHECK_VALUE(numel == static_cast<double>(c10::multiply_integers(in)),
+                      "qatx program: reshape '", name_, "' cannot give shape ", at::IntArrayRef(in),
+                      " the sizes ", at::IntArrayRef(sizes_));
     return out;
   }
 

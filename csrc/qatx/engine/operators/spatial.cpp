@@ -18,8 +18,8 @@ std::array<int64_t, 2> Spatial::output_size(int64_t height, int64_t width, bool 
   for (size_t d = 0; d < 2; ++d) {
     const int64_t span = dilation[d] * (kernel[d] - 1) + 1;
     const int64_t room = input[d] + padding[d] + padding[d + 2] - span;
-    TORCH_CHECK_VALUE(room >= 0, "qatx program: a window of ", span,
-                      " does not fit a padded input of ", room + span);
+    TORCH_CHECK_VALUE(room + (ceil_mode ? stride[d] - 1 : 0) >= 0, "qatx program: a window of ",
+                      span, " does not fit a padded input of ", room + span);
     output[d] = (room + (ceil_mode ? stride[d] - 1 : 0)) / stride[d] + 1;
     // As in PyTorch, the last window starts inside the input or its left padding.
     if (ceil_mode && (output[d] - 1) * stride[d] >= input[d] + padding[d]) --output[d];
@@ -38,12 +38,14 @@ Spatial read_spatial(const NodeReader& node, std::array<int64_t, 2> kernel) {
 }
 
 void check_image_shape(const std::string& name, const Shape& shape) {
-  TORCH_CHECK_VALUE(shape.size() == 4, "qatx program: '", name,
-                    "' takes inputs of 4 dimensions (N, C, H, W), got ", shape);
+  TORCH_CHECK_VALUE(shape.size() == 4 && shape[1] > 0 && shape[2] > 0 && shape[3] > 0,
+                    "qatx program: '", name,
+                    "' takes inputs of 4 dimensions (N, C, H, W), only N of them 0, got ",
+                    at::IntArrayRef(shape));
   const double image =
       static_cast<double>(shape[1]) * static_cast<double>(shape[2]) * static_cast<double>(shape[3]);
   TORCH_CHECK_VALUE(image < std::numeric_limits<int32_t>::max(), "qatx program: '", name,
-                    "' takes images of less than 2^31 elements, got ", shape);
+                    "' takes images of less than 2^31 elements, got ", at::IntArrayRef(shape));
 }
 
 std::vector<int32_t> window_offsets(const Spatial& s, int64_t height, int64_t width,

@@ -47,7 +47,8 @@ Layout layout_of(const at::Tensor& x, std::optional<int64_t> axis) {
 }
 
 at::Tensor dense(const at::Tensor& x) {
-  return x.is_non_overlapping_and_dense() ? x : x.contiguous();
+  // Not contiguous(): the meta kernel promises empty_like's strides.
+  return x.is_non_overlapping_and_dense() ? x : at::empty_like(x).copy_(x);
 }
 
 ChannelQParams channel(const CheckedQParams& qparams, int64_t c) {
