@@ -103,9 +103,8 @@ TEST(OperatorsTest, LayersThatThreadsShare) {
       .out_channels = 70, .kernel = {3, 3}, .padding = {1, 1, 1, 1}, .groups = 70};
   const Network::Conv2dOptions columns{.out_channels = 300, .kernel = {3, 3}};
   check_networks(2, [&](Network& n) { return n.conv2d(n.input({2, 35, 24, 25}), conv, true); });
-  check_networks(2, [&](Network& n) {
-    return n.conv2d(n.input({2, 70, 40, 41}), depthwise, true);
-  });
+  check_networks(2,
+                 [&](Network& n) { return n.conv2d(n.input({2, 70, 40, 41}), depthwise, true); });
   check_networks(2, [&](Network& n) { return n.conv2d(n.input({1, 130, 3, 4}), columns, true); });
   check_networks(2, [&](Network& n) { return n.linear(n.input({1, 1000}), 500, true); });
   check_networks(2, [&](Network& n) { return n.linear(n.input({300, 100}), 90, true); });
@@ -152,9 +151,8 @@ TEST(OperatorsTest, Add) {
     const auto a = network.input(sizes);
     return network.add(a, random.chance(0.1) ? a : network.input(sizes));
   });
-  check_networks(1, [](Network& n) {
-    return n.add(n.input({2, 16, 50, 50}), n.input({2, 16, 50, 50}));
-  });
+  check_networks(
+      1, [](Network& n) { return n.add(n.input({2, 16, 50, 50}), n.input({2, 16, 50, 50})); });
 }
 
 Network::PoolOptions random_pool(Network& network) {
@@ -214,9 +212,8 @@ TEST(OperatorsTest, AdaptiveAvgPool2d) {
     const bool squeeze = size == Sizes{1, 1} && random.chance(0.5);
     return network.adaptive_avg_pool2d(network.input(image), size, squeeze);
   });
-  check_networks(1, [](Network& n) {
-    return n.adaptive_avg_pool2d(n.input({3, 100, 30, 31}), {1, 1}, true);
-  });
+  check_networks(
+      1, [](Network& n) { return n.adaptive_avg_pool2d(n.input({3, 100, 30, 31}), {1, 1}, true); });
 }
 
 TEST(OperatorsTest, Reshape) {
