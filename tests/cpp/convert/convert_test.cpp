@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "../tensor_testing.h"
+#include "qatx/engine/program.h"
 
 namespace qatx {
 namespace {
@@ -214,7 +215,7 @@ return qatx.fake_quantize(torch.relu(torch.conv2d(x, w, self.conv_bias)), self.o
 }
 
 TEST(ConvertTest, SignedAndNarrowCodes) {
-  for (const char* codes : {"-128, 127", "-8, 7", "0, 15", "-5, 90"}) {
+  for (const char* codes : {"-128, 127", "-8, 7", "0, 15", "-5, 90", "-1, 2"}) {
     Model m = model();
     m.buffer("s_zero", floats({-3.4f}));
     const std::string quantize = ", self.a_scale, self.s_zero, " + std::string(codes) + ")";
@@ -337,7 +338,7 @@ TEST(ConvertRulesTest, Convolution) {
       {"return torch.conv2d(self.a(x), self.conv(), None)", "aten::conv2d", ""},
       {"return torch.conv2d(self.a(x), self.conv(), None, [1, 1], 'same')", "aten::conv2d", ""},
       {"return torch.conv2d(self.a(x), self.conv(), None, [1, 1], 'valid')", "aten::conv2d", ""},
-      {"return torch.conv2d(self.a(x), self.grouped(), None, [1, 1], 'same', [2, 1], 3)",
+      {"return torch.conv2d(self.a(x), self.grouped(), None, [1, 1], 'same', [1, 2], 3)",
        "aten::conv2d", ""},
       {"return torch._convolution_mode(self.a(x), self.conv(), None, [1, 1], 'same', [1, 1], 1)",
        "aten::_convolution_mode", ""},
@@ -626,6 +627,32 @@ return torch.conv2d(x, self.second(), self.second_bias))");
   EXPECT_EQ(again.size(), archive.size());
   EXPECT_TRUE(again == archive);
   EXPECT_FALSE(loaded.is_training());
+}
+
+// LibTorch loads an archive whose weights were altered without a word.
+TEST(ConvertTest, AnAlteredWeightIsAnError) {
+  const Converted converted = convert(model().define(kNetwork), {image(1)});
+  const auto program = converted.module.attr("program_0").toCustomClass<engine::Program>();
+  size_t weights = 0;
+  for (const engine::Node& node : program->graph().nodes) {
+    if (!node.tensors.contains("weight")) continue;
+    ++weights;
+    const at::Tensor& weight = node.tensors.at("weight");
+    std::string archive = save(converted.module);
+    const size_t begin = archive.find(
+        std::string(static_cast<const char*>(weight.const_data_ptr()), weight.nbytes()));
+    ASSERT_NE(begin, std::string::npos);
+    archive[begin + weight.nbytes() - 1] ^= 1;
+    std::istringstream in(archive);
+    try {
+      jit::load(in);
+      ADD_FAILURE() << "loaded";
+    } catch (const std::exception& error) {
+      EXPECT_NE(std::string(error.what()).find("has been altered or damaged"), std::string::npos)
+          << error.what();
+    }
+  }
+  EXPECT_EQ(weights, 4u);
 }
 
 TEST(ConvertTest, ATruncatedArchiveIsAnError) {

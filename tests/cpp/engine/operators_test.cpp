@@ -196,6 +196,33 @@ TEST(OperatorsTest, AvgPool2d) {
   });
 }
 
+// Every way in which the last window of a row may lie: inside, in the padding, cut off by
+// ceil_mode.
+TEST(OperatorsTest, PoolingWindowsAtTheEnd) {
+  for (int64_t kernel = 1; kernel <= 4; ++kernel) {
+    for (int64_t stride = 1; stride <= 4; ++stride) {
+      for (int64_t padding = 0; padding <= kernel / 2; ++padding) {
+        for (int64_t size = kernel; size < kernel + 4; ++size) {
+          for (const bool ceil_mode : {false, true}) {
+            // The same along one dimension, and nothing special along the other.
+            const Network::PoolOptions o{.kernel = {kernel, 1},
+                                         .stride = {stride, 1},
+                                         .padding = {padding, 0},
+                                         .ceil_mode = ceil_mode};
+            Network network(static_cast<unsigned>(size));
+            const auto x = network.input({1, 3, size, 2});
+            network.output(network.max_pool2d(x, o, {1, 1}));
+            network.output(network.avg_pool2d(x, o, true, 0));
+            network.output(network.avg_pool2d(x, o, false, 0));
+            network.check();
+            if (HasFatalFailure()) return;
+          }
+        }
+      }
+    }
+  }
+}
+
 // PyTorch rounds the size up to a window that fits only in part.
 TEST(OperatorsTest, CeilModeWithAWindowThatDoesNotFitTheImage) {
   const Network::PoolOptions o{

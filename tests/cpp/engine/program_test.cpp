@@ -279,10 +279,13 @@ TEST(ProgramTest, WrongInputs) {
   EXPECT_ERROR(c10::ValueError, "input 0 must be a dense tensor on the CPU, got meta",
                program.run({x.to(at::kMeta), x}));
   EXPECT_ERROR(c10::ValueError, "input 0 must be a dense tensor", program.run({x.to_sparse(), x}));
-  EXPECT_ERROR(c10::ValueError, "'conv' takes 4 channels", program.run({x.narrow(1, 0, 3), x}));
+  EXPECT_ERROR(c10::ValueError, "'conv' takes 4 channels, got an input of shape [2, 3, 5, 5]",
+               program.run({x.narrow(1, 0, 3), x}));
   EXPECT_ERROR(c10::ValueError, "'conv' takes inputs of 4 dimensions", program.run({x[0], x[0]}));
-  EXPECT_ERROR(c10::ValueError, "'conv': what is added must have the shape of the output",
-               program.run({x, x.narrow(0, 0, 1)}));
+  EXPECT_ERROR(
+      c10::ValueError,
+      "'conv': what is added must have the shape of the output, [2, 4, 5, 5], got [1, 4, 5, 5]",
+      program.run({x, x.narrow(0, 0, 1)}));
   // A shape that failed does not stay.
   EXPECT_ERROR(c10::ValueError, "what is added", program.run({x, x.narrow(0, 0, 1)}));
 }
@@ -298,10 +301,10 @@ TEST(ProgramTest, ShapesThatAnOperatorCannotTake) {
                linear.run({full({1, 1, 2, 6}, 0)}));
   EXPECT_ERROR(c10::ValueError, "linear 'fc' takes inputs [..., 6]", linear.run({full({}, 0)}));
   EXPECT_ERROR(
-      c10::ValueError, "'fc': what is added must have the shape of the output",
+      c10::ValueError, "'fc': what is added must have the shape of the output, [2, 3], got [2, 1]",
       Program(single_node_graph(linear_node(), {}, 2)).run({full({2, 6}, 0), full({2, 1}, 0)}));
   const Program add(single_node_graph({.op = "add", .name = "sum"}, {}, 2));
-  EXPECT_ERROR(c10::ValueError, "add 'sum' takes two inputs of one shape",
+  EXPECT_ERROR(c10::ValueError, "add 'sum' takes two inputs of one shape, got [2, 3] and [1, 3]",
                add.run({full({2, 3}, 0), full({1, 3}, 0)}));
   const Program pool(single_node_graph(pool_node("avg_pool2d")));
   EXPECT_ERROR(c10::ValueError, "'pool' takes inputs of 4 dimensions", pool.run({full({4, 6}, 0)}));
@@ -310,11 +313,13 @@ TEST(ProgramTest, ShapesThatAnOperatorCannotTake) {
     return Program(single_node_graph(
         {.op = "reshape", .name = "flat", .ints = {{"sizes", std::move(sizes)}}}, unit_qparams()));
   };
-  EXPECT_ERROR(c10::ValueError, "reshape 'flat' cannot give shape",
+  EXPECT_ERROR(c10::ValueError, "reshape 'flat' cannot give shape [2, 5] the sizes [-1, 3]",
                reshape({-1, 3}).run({full({2, 5}, 0)}));
-  EXPECT_ERROR(c10::ValueError, "cannot give shape", reshape({3, 3}).run({full({2, 5}, 0)}));
-  EXPECT_ERROR(c10::ValueError, "cannot give shape", reshape({0, 6}).run({full({2, 5}, 0)}));
-  EXPECT_ERROR(c10::ValueError, "keeps dimension 2, which an input of shape",
+  EXPECT_ERROR(c10::ValueError, "cannot give shape [2, 5] the sizes [3, 3]",
+               reshape({3, 3}).run({full({2, 5}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "cannot give shape [2, 5] the sizes [0, 6]",
+               reshape({0, 6}).run({full({2, 5}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "keeps dimension 2, which an input of shape [2, 5] lacks",
                reshape({2, 5, 0}).run({full({2, 5}, 0)}));
 }
 
