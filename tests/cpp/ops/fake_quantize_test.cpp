@@ -215,6 +215,8 @@ TEST(FakeQuantizeTest, GradientInAnotherLayoutThanX) {
     check(t);
     t.x = t.x.contiguous(at::MemoryFormat::ChannelsLast);
     check(t);
+    t.grad = t.grad.contiguous();
+    check(t);
   }
 }
 
