@@ -59,16 +59,34 @@ Args:
     signed: codes -2**(bits-1) .. 2**(bits-1)-1, otherwise 0 .. 2**bits-1.
     symmetric: the zero point is the middle code (0 when signed) and is not learned.
     axis: None for one scale per tensor, or the dimension whose every index has its own; negative counts from the end.
+    narrow_range: leaves the lowest code out; 2 bits, signed: ternary (-1, 0, 1).
+    group_size: scales for groups of that many elements along axis, at every index of the other dimensions; the last group may be smaller.
 
 Raises:
-    ValueError: bits is out of range.)")
-      .def(py::init<int64_t, bool, bool, std::optional<int64_t>>(), py::kw_only(),
-           py::arg("bits") = 8, py::arg("signed") = true, py::arg("symmetric") = true,
-           py::arg("axis") = py::none())
+    ValueError: bits or group_size is out of range, or group_size has no axis.)")
+      .def(py::init<int64_t, bool, bool, std::optional<int64_t>, bool, std::optional<int64_t>>(),
+           py::kw_only(), py::arg("bits") = 8, py::arg("signed") = true,
+           py::arg("symmetric") = true, py::arg("axis") = py::none(),
+           py::arg("narrow_range") = false, py::arg("group_size") = py::none())
       .def_property_readonly("bits", &QuantSpec::bits)
       .def_property_readonly("signed", &QuantSpec::is_signed)
       .def_property_readonly("symmetric", &QuantSpec::symmetric)
       .def_property_readonly("axis", &QuantSpec::axis)
+      .def_property_readonly("narrow_range", &QuantSpec::narrow_range)
+      .def_property_readonly("group_size", &QuantSpec::group_size)
+      .def(
+          "scale_shape",
+          [](const QuantSpec& self, const std::vector<int64_t>& sizes) {
+            return py::tuple(py::cast(self.scale_shape(sizes)));
+          },
+          py::arg("sizes"),
+          R"(The shape of the scales of a tensor of these sizes.
+
+Returns:
+    () per tensor, (channels,), or the sizes with the number of groups along the axis.
+
+Raises:
+    ValueError: the tensor has no such axis.)")
       .def_property_readonly("quant_min", &QuantSpec::quant_min)
       .def_property_readonly("quant_max", &QuantSpec::quant_max)
       .def("__repr__", &QuantSpec::repr)
@@ -79,23 +97,29 @@ Raises:
       .def("__hash__", [](const QuantSpec& self) { return py::hash(py::str(self.repr())); })
       .def(py::pickle(
           [](const QuantSpec& self) {
-            return py::make_tuple(self.bits(), self.is_signed(), self.symmetric(), self.axis());
+            return py::make_tuple(self.bits(), self.is_signed(), self.symmetric(), self.axis(),
+                                  self.narrow_range(), self.group_size());
           },
           [](const py::tuple& state) {
             return QuantSpec(state[0].cast<int64_t>(), state[1].cast<bool>(), state[2].cast<bool>(),
-                             state[3].cast<std::optional<int64_t>>());
+                             state[3].cast<std::optional<int64_t>>(), state[4].cast<bool>(),
+                             state[5].cast<std::optional<int64_t>>());
           }));
 
-  m.def("choose_qparams", torch::wrap_pybind_function(qatx::choose_qparams), py::arg("min"),
-        py::arg("max"), py::arg("spec"),
+  m.def("choose_qparams",
+        torch::wrap_pybind_function(
+            [](const at::Tensor& min, const at::Tensor& max, const QuantSpec& spec) {
+              return qatx::choose_qparams(min, max, spec);
+            }),
+        py::arg("min"), py::arg("max"), py::arg("spec"),
         R"(Turns ranges into quantization parameters.
 
 Args:
-    min, max: float32 tensors of one shape ([] or [channels]), finite, min <= max.
+    min, max: tensors of one shape and dtype, float32 or float64, finite, min <= max.
     spec: the codes to use.
 
 Returns:
-    (scale, zero_point), float32 tensors of that shape; zero_point holds integers.
+    (scale, zero_point), tensors of that shape and dtype; zero_point holds integers.
 
 Raises:
     ValueError: a range is not finite or min > max.)");

@@ -1,5 +1,6 @@
 # ruff: noqa: A002, N999
 # csrc/bindings has the documentation.
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +13,8 @@ class QuantSpec:
         signed: bool = True,
         symmetric: bool = True,
         axis: int | None = None,
+        narrow_range: bool = False,
+        group_size: int | None = None,
     ) -> None: ...
     @property
     def bits(self) -> int: ...
@@ -21,6 +24,11 @@ class QuantSpec:
     def symmetric(self) -> bool: ...
     @property
     def axis(self) -> int | None: ...
+    @property
+    def narrow_range(self) -> bool: ...
+    @property
+    def group_size(self) -> int | None: ...
+    def scale_shape(self, sizes: Sequence[int]) -> tuple[int, ...]: ...
     @property
     def quant_min(self) -> int: ...
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Mapping
 
 import torch
 from torch import fx, nn
@@ -23,11 +24,17 @@ from qatx._nodes import (
     replace_by_module,
 )
 from qatx._trace import trace
-from qatx.nn._layer import QuantizedLayer, Relu, activation_fake_quantize
+from qatx.nn._layer import QuantizedLayer, Relu
+from qatx.nn._make import activation_fake_quantize
 from qatx.qconfig import QConfig
 
 
-def prepare(model: nn.Module, qconfig: QConfig | None = None) -> fx.GraphModule:
+def prepare(
+    model: nn.Module,
+    qconfig: QConfig | None = None,
+    *,
+    overrides: Mapping[str, QConfig] | None = None,
+) -> fx.GraphModule:
     """Copies a float model into one that trains with quantized weights and activations.
 
     `Conv2d` and `Linear` modules, with the batch normalization and the ReLU or ReLU6 behind them,
@@ -49,14 +56,18 @@ def prepare(model: nn.Module, qconfig: QConfig | None = None) -> fx.GraphModule:
             with the result.
         qconfig: How to quantize; None for `QConfig()`: 8 bits, a scale for each output channel of a
             weight, learned scales.
+        overrides: Other ways for single layers, by the path of a convolution or linear layer or of
+            a module around it (the longest that fits counts). A layer's `QConfig` says how its
+            weight and the values that it reads are quantized; a value that several read is
+            quantized for the one with the most bits.
 
     Returns:
         A model in the mode of `model`. Call `qatx.calibrate` on it next.
 
     Raises:
-        TypeError: `model` is not a module, or `qconfig` not a `QConfig`.
+        TypeError: `model` is not a module, or `qconfig` or one in `overrides` not a `QConfig`.
         ValueError: `model` is prepared already, has nothing to quantize, or quantizable weights
-            that are not float32.
+            that are not float32; or a path in `overrides` has no layer.
         RuntimeError: torch.fx cannot trace `model`.
 
     Example:
@@ -72,6 +83,7 @@ def prepare(model: nn.Module, qconfig: QConfig | None = None) -> fx.GraphModule:
     qconfig = QConfig() if qconfig is None else qconfig
     if not isinstance(qconfig, QConfig):
         raise TypeError(f"qatx.prepare: qconfig must be a qatx.QConfig, got {qconfig!r}")
+    qconfigs = _QConfigs(qconfig, dict(overrides or {}))
     for name, module in model.named_modules():
         if isinstance(module, (QuantizedLayer, qnn.FakeQuantize)):
             raise ValueError(
@@ -79,8 +91,9 @@ def prepare(model: nn.Module, qconfig: QConfig | None = None) -> fx.GraphModule:
                 f"{type(module).__name__}"
             )
     prepared = trace(model)
-    _put_layers_in(prepared.graph, qconfig)
-    _quantize_values(prepared.graph, qconfig)
+    _put_layers_in(prepared.graph, qconfigs)
+    _quantize_values(prepared.graph, qconfigs)
+    qconfigs.check_all_used()
     if not any(isinstance(module, QuantizedLayer) for module in prepared.modules()):
         raise ValueError(
             f"qatx.prepare: {type(model).__name__} has nothing to quantize: no torch.nn.Conv2d, "
@@ -95,14 +108,46 @@ def prepare(model: nn.Module, qconfig: QConfig | None = None) -> fx.GraphModule:
     return prepared
 
 
-def _put_layers_in(graph: fx.Graph, qconfig: QConfig) -> None:
+class _QConfigs:
+    """Which `QConfig` belongs to which layer."""
+
+    def __init__(self, default: QConfig, overrides: dict[str, QConfig]) -> None:
+        for path, qconfig in overrides.items():
+            if not isinstance(qconfig, QConfig):
+                raise TypeError(
+                    f"qatx.prepare: overrides[{path!r}] must be a qatx.QConfig, got {qconfig!r}"
+                )
+        self.default = default
+        self._overrides = overrides
+        self._used: set[str] = set()
+
+    def of(self, path: str) -> QConfig:
+        """That of the layer at `path`."""
+        parts = path.split(".")
+        for end in range(len(parts), 0, -1):
+            prefix = ".".join(parts[:end])
+            if prefix in self._overrides:
+                self._used.add(prefix)
+                return self._overrides[prefix]
+        return self.default
+
+    def check_all_used(self) -> None:
+        """Raises ValueError where a path of `overrides` fits no layer."""
+        unused = sorted(set(self._overrides) - self._used)
+        if unused:
+            raise ValueError(
+                f"qatx.prepare: overrides has no convolution or linear layer at {unused}"
+            )
+
+
+def _put_layers_in(graph: fx.Graph, qconfigs: _QConfigs) -> None:
     """Makes each conv-bn-relu, linear-relu and add-relu one node, with its output in float."""
     calls = _count_calls(graph)
     device = _device_of(graph)
     for node in graph.nodes:
         if is_add(node):
             relu = _absorb_relu(node)
-            add = qnn.Add(qconfig=qconfig, relu=relu, quantize_output=False, device=device)
+            add = qnn.Add(qconfig=qconfigs.default, relu=relu, quantize_output=False, device=device)
             replace_by_module(node, add, *node.args)
         elif _is_quantizable(module_of(node)):
             # What is behind a layer that is called in two places may differ between them.
@@ -110,7 +155,7 @@ def _put_layers_in(graph: fx.Graph, qconfig: QConfig) -> None:
             bn = _absorb_batch_norm(node, calls) if fuse else None
             relu = fuse and _absorb_relu(node)
             try:
-                layer = _quantized(module_of(node), bn, qconfig, relu)
+                layer = _quantized(module_of(node), bn, qconfigs.of(str(node.target)), relu)
             except ValueError as error:
                 raise ValueError(f"qatx.prepare: {node.target}: {error}") from error
             owner_of(node).set_submodule(str(node.target), layer)
@@ -159,22 +204,26 @@ def _absorb_relu(node: fx.Node) -> Relu:
     return relu
 
 
-def _quantize_values(graph: fx.Graph, qconfig: QConfig) -> None:
+def _quantize_values(graph: fx.Graph, qconfigs: _QConfigs) -> None:
     """Quantizes what integer operators read, where it is made."""
-    values = set()
+    readers: dict[fx.Node, QConfig | None] = {}
     for node in graph.nodes:
+        is_weighted = isinstance(module_of(node), (qnn.Conv2d, qnn.Linear))
+        qconfig = qconfigs.of(str(node.target)) if is_weighted else None
         for source in _integer_inputs(node):
             while keeps_values(source):
                 source = input_of(source)
-            values.add(source)
+            readers[source] = _finer(readers.get(source), qconfig)
+    values = {value: qconfig or qconfigs.default for value, qconfig in readers.items()}
     calls = _count_calls(graph)
     device = _device_of(graph)
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     for node in graph.nodes:
         if node not in values:
             continue
-        fake_quantize = activation_fake_quantize(qconfig, device)
         layer = module_of(node)
+        positive = isinstance(layer, QuantizedLayer) and bool(layer.relu)
+        fake_quantize = activation_fake_quantize(values[node], device, positive=positive)
         if isinstance(layer, QuantizedLayer) and calls[node.target] == 1:
             layer.output_fake_quantize = fake_quantize.train(owner_of(node).training)
             continue
@@ -182,6 +231,13 @@ def _quantize_values(graph: fx.Graph, qconfig: QConfig) -> None:
         with graph.inserting_after(inputs[-1] if node in inputs else node):
             quantized = graph.call_module(path, (node,))
         node.replace_all_uses_with(quantized, lambda user, new=quantized: user is not new)
+
+
+def _finer(a: QConfig | None, b: QConfig | None) -> QConfig | None:
+    """The one with more activation bits; None, of a reader without a weight, says nothing."""
+    if a is None or b is None:
+        return a or b
+    return b if b.activation.bits > a.activation.bits else a
 
 
 def _integer_inputs(node: fx.Node) -> list[fx.Node]:

@@ -128,7 +128,7 @@ def failing_batches():
         (
             lambda: torch.rand(2, 3, 8, 8).double(),
             TypeError,
-            r"input must be float32, got torch\.float64",
+            r"input must be torch.float32, got torch\.float64",
         ),
     ],
 )

@@ -241,7 +241,8 @@ ONE, ZERO = torch.ones(1), torch.zeros(1)
 @pytest.mark.parametrize(
     ("args", "error", "message"),
     [
-        ((X.double(), ONE, ZERO, 0, 255), TypeError, "x must be float32, got Double"),
+        ((X.int(), ONE, ZERO, 0, 255), TypeError, "x must be float32, .* or float64, got Int"),
+        ((X.double(), ONE, ZERO, 0, 255), TypeError, "scale must be float64 where x is, got Float"),
         ((X, ONE.double(), ZERO, 0, 255), TypeError, "scale must be float32, got Double"),
         ((X, ONE, ZERO.int(), 0, 255), TypeError, "zero_point must be float32, got Int"),
         ((X, torch.ones(2), torch.zeros(2), 0, 255), ValueError, "scale must have one element"),

@@ -125,8 +125,10 @@ def test_an_optimizer_made_early_has_all_that_is_learned():
     assert {name for name in before if not name.endswith("zero_point")} <= moved
 
 
-def test_learn_scale_false_learns_weights_only():
-    prepared = qatx.prepare(Residual(), QConfig(learn_scale=False))
+def test_fixed_scales_learn_weights_only():
+    prepared = qatx.prepare(
+        Residual(), QConfig(weight_quantizer="fixed", activation_quantizer="fixed")
+    )
     qatx.calibrate(prepared, torch.rand(4, 3, 8, 8))
     names = {name for name, p in prepared.named_parameters() if not p.requires_grad}
     assert names == {n for n, _ in prepared.named_parameters() if "fake_quantize" in n}

@@ -10,7 +10,7 @@ def test_defaults_are_w8_per_channel_and_a8_per_tensor():
     qconfig = QConfig()
     assert qconfig.weight == QuantSpec(bits=8, signed=True, symmetric=True, axis=0)
     assert qconfig.activation == QuantSpec(bits=8, signed=False, symmetric=False, axis=None)
-    assert qconfig.learn_scale
+    assert qconfig.weight_quantizer == qconfig.activation_quantizer == "lsq"
 
 
 def test_is_a_value():
@@ -19,7 +19,7 @@ def test_is_a_value():
     assert four == pickle.loads(pickle.dumps(four))
     assert {four: 1}[QConfig(weight=QuantSpec(bits=4, axis=0))] == 1
     with pytest.raises(dataclasses.FrozenInstanceError):
-        four.learn_scale = False
+        four.weight_quantizer = "fixed"
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,15 @@ def test_is_a_value():
     [
         ({"weight": "int8"}, TypeError, "weight must be a QuantSpec, got 'int8'"),
         ({"activation": None}, TypeError, "activation must be a QuantSpec, got None"),
-        ({"learn_scale": 1}, TypeError, "learn_scale must be a bool, got 1"),
+        ({"power_of_two": 1}, TypeError, "power_of_two must be a bool, got 1"),
+        ({"weight_quantizer": "pact"}, ValueError, "weight_quantizer must be one of .* got 'pact'"),
+        ({"activation_quantizer": "dorefa"}, ValueError, "activation_quantizer must be one of"),
+        ({"initial_scale": "best"}, ValueError, "initial_scale must be one of .* got 'best'"),
+        (
+            {"weight": QuantSpec(axis=0, group_size=4)},
+            ValueError,
+            "weight.axis must be 1 with a group_size, got 0",
+        ),
         ({"weight": QuantSpec(axis=1)}, ValueError, "weight.axis must be 0 or None, got 1"),
         ({"activation": QuantSpec(axis=0)}, ValueError, "activation.axis must be None, got 0"),
     ],

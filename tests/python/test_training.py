@@ -30,7 +30,9 @@ def test_groups_make_an_optimizer():
 
 
 def test_what_needs_no_gradient_is_left_out():
-    model = qatx.prepare(Residual(), qatx.QConfig(learn_scale=False))
+    model = qatx.prepare(
+        Residual(), qatx.QConfig(weight_quantizer="fixed", activation_quantizer="fixed")
+    )
     groups = qatx.parameter_groups(model)
     assert sum(len(group["params"]) for group in groups) == len(list(Residual().parameters()))
 

@@ -3,7 +3,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -13,11 +12,12 @@ namespace qatx {
 
 // Turns ranges into quantization parameters; the only place that does.
 //
-// min, max: float32 tensors of one shape ([] or [channels]), finite, min <= max. Ranges are first
-// widened to hold 0, so that 0.0 is exactly representable. Returns (scale, zero_point), float32, of
-// that shape; zero_point holds integers.
+// min, max: tensors of one shape and dtype, float32 or float64, finite, min <= max. Ranges are
+// first widened to hold 0, so that 0.0 is exactly representable. Returns (scale, zero_point) of
+// that shape and dtype; zero_point holds integers.
 //
-// - symmetric: zero_point is the middle code (0 when signed, 2^(bits-1) when unsigned), and scale =
+// - symmetric: zero_point is the middle code (0 when quant_min < 0, else (quant_max + 1) / 2), and
+// scale =
 //   max(-min, max) / (quant_max - zero_point), so that -x and x get opposite codes.
 // - asymmetric: scale = (max - min) / (quant_max - quant_min), and zero_point = rint(quant_min -
 //   min / scale), clamped.
@@ -26,16 +26,15 @@ namespace qatx {
 // (core/rounding.h). Throws c10::Error for other dtypes, shapes and ranges.
 C10_EXPORT std::pair<at::Tensor, at::Tensor> choose_qparams(const at::Tensor& min,
                                                             const at::Tensor& max,
+                                                            int64_t quant_min, int64_t quant_max,
+                                                            bool symmetric);
+C10_EXPORT std::pair<at::Tensor, at::Tensor> choose_qparams(const at::Tensor& min,
+                                                            const at::Tensor& max,
                                                             const QuantSpec& spec);
 
-// Checks the arguments of fake_quantize that need no data (so it serves meta and fake tensors too)
-// and returns the axis counted from the front. Throws c10::Error (ValueError or TypeError in
-// Python) that names the argument, what it was and what is allowed.
-C10_EXPORT std::optional<int64_t> check_fake_quantize(const at::Tensor& x, const at::Tensor& scale,
-                                                      const at::Tensor& zero_point,
-                                                      int64_t quant_min, int64_t quant_max,
-                                                      std::optional<int64_t> axis);
-C10_EXPORT void check_fake_quantize_grad(const at::Tensor& grad, const at::Tensor& x);
+// Throws c10::Error (ValueError in Python) that names the element unless every scale is in [2^-126,
+// 2^126] and no zero point is NaN.
+C10_EXPORT void check_qparams_values(const at::Tensor& scale, const at::Tensor& zero_point);
 
 // The values in use, one for each channel.
 struct CheckedQParams {
@@ -44,7 +43,7 @@ struct CheckedQParams {
   std::vector<float> zero_point;  // rounded and clamped
 };
 
-// Reads and checks values: scale in [2^-126, 2^126], zero_point not NaN.
+// Reads and checks the values of float32 tensors.
 C10_EXPORT CheckedQParams read_qparams(const at::Tensor& scale, const at::Tensor& zero_point,
                                        int64_t quant_min, int64_t quant_max);
 

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <c10/macros/Export.h>
+#include <c10/util/ArrayRef.h>
 
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace qatx {
 
@@ -16,17 +18,26 @@ class C10_EXPORT QuantSpec {
   // - symmetric: zero_point is the middle code (0 when signed) and is not learned.
   // - axis: nullopt for one scale per tensor, or the dimension whose every index (channel) has its
   //   own; negative counts from the end.
+  // - narrow_range: leaves the lowest code out; 2 bits, signed: ternary (-1, 0, 1).
+  // - group_size: scales for groups of that many elements along `axis`, at every index of the other
+  //   dimensions; the last group may be smaller.
   //
-  // Throws c10::Error where bits is out of range.
+  // Throws c10::Error where bits or group_size are out of range, or group_size has no axis.
   explicit QuantSpec(int64_t bits = 8, bool with_sign = true, bool symmetric = true,
-                     std::optional<int64_t> axis = std::nullopt);
+                     std::optional<int64_t> axis = std::nullopt, bool narrow_range = false,
+                     std::optional<int64_t> group_size = std::nullopt);
 
   int64_t bits() const { return bits_; }
   bool is_signed() const { return signed_; }
   bool symmetric() const { return symmetric_; }
   std::optional<int64_t> axis() const { return axis_; }
+  bool narrow_range() const { return narrow_range_; }
+  std::optional<int64_t> group_size() const { return group_size_; }
   int64_t quant_min() const;
   int64_t quant_max() const;
+  // The shape of the scales of a tensor with these sizes: [] per tensor, [channels], or `sizes`
+  // with the number of groups along the axis. Throws where there is no such axis.
+  std::vector<int64_t> scale_shape(c10::IntArrayRef sizes) const;
   std::string repr() const;
 
   bool operator==(const QuantSpec&) const = default;
@@ -36,6 +47,8 @@ class C10_EXPORT QuantSpec {
   bool signed_;
   bool symmetric_;
   std::optional<int64_t> axis_;
+  bool narrow_range_;
+  std::optional<int64_t> group_size_;
 };
 
 }  // namespace qatx

@@ -8,7 +8,8 @@
 namespace qatx::kernels {
 
 namespace reference {
-extern const FakeQuantizeKernels fake_quantize;
+extern const FakeQuantizeTable fake_quantize;
+extern const FakeQuantizeKernels<double> fake_quantize_f64;  // the only one for float64
 extern const GemmKernel gemm;
 extern const DepthwiseKernel depthwise;
 extern const ElementwiseKernels elementwise;
@@ -16,7 +17,7 @@ extern const PoolKernels pool;
 }  // namespace reference
 
 namespace avx2 {
-extern const FakeQuantizeKernels fake_quantize;
+extern const FakeQuantizeTable fake_quantize;
 extern const GemmKernel gemm;
 extern const DepthwiseKernel depthwise;
 extern const ElementwiseKernels elementwise;
@@ -24,7 +25,7 @@ extern const PoolKernels pool;
 }  // namespace avx2
 
 namespace avx512 {
-extern const FakeQuantizeKernels fake_quantize;
+extern const FakeQuantizeTable fake_quantize;
 extern const ElementwiseKernels elementwise;
 extern const PoolKernels pool;
 }  // namespace avx512

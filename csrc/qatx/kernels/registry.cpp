@@ -8,16 +8,17 @@ std::span<const Kernels> all() {
   // Made at the first call: objects of other files need not be initialised before.
   static const Kernels rows[] = {
 #ifdef QATX_HAVE_AVX512
-      {Isa::vnni, avx512::fake_quantize, vnni::gemm, vnni::depthwise, avx512::elementwise,
-       avx512::pool},
-      {Isa::avx512, avx512::fake_quantize, avx2::gemm, avx2::depthwise, avx512::elementwise,
-       avx512::pool},
+      {Isa::vnni, avx512::fake_quantize, reference::fake_quantize_f64, vnni::gemm, vnni::depthwise,
+       avx512::elementwise, avx512::pool},
+      {Isa::avx512, avx512::fake_quantize, reference::fake_quantize_f64, avx2::gemm,
+       avx2::depthwise, avx512::elementwise, avx512::pool},
 #endif
 #ifdef QATX_HAVE_AVX2
-      {Isa::avx2, avx2::fake_quantize, avx2::gemm, avx2::depthwise, avx2::elementwise, avx2::pool},
+      {Isa::avx2, avx2::fake_quantize, reference::fake_quantize_f64, avx2::gemm, avx2::depthwise,
+       avx2::elementwise, avx2::pool},
 #endif
-      {Isa::reference, reference::fake_quantize, reference::gemm, reference::depthwise,
-       reference::elementwise, reference::pool},
+      {Isa::reference, reference::fake_quantize, reference::fake_quantize_f64, reference::gemm,
+       reference::depthwise, reference::elementwise, reference::pool},
   };
   return rows;
 }

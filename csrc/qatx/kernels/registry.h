@@ -15,7 +15,8 @@ namespace qatx::kernels {
 // All rows give the same bits.
 struct Kernels {
   Isa isa;
-  FakeQuantizeKernels fake_quantize;
+  FakeQuantizeTable fake_quantize;
+  FakeQuantizeKernels<double> fake_quantize_f64;
   GemmKernel gemm;
   DepthwiseKernel depthwise;
   ElementwiseKernels elementwise;

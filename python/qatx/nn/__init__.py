@@ -4,5 +4,15 @@ from qatx.nn.add import Add
 from qatx.nn.conv import Conv2d, ConvBn2d
 from qatx.nn.fake_quantize import FakeQuantize
 from qatx.nn.linear import Linear
+from qatx.nn.quantizers import PACT, DoReFa, MovingAverage
 
-__all__ = ["Add", "Conv2d", "ConvBn2d", "FakeQuantize", "Linear"]
+__all__ = [
+    "PACT",
+    "Add",
+    "Conv2d",
+    "ConvBn2d",
+    "DoReFa",
+    "FakeQuantize",
+    "Linear",
+    "MovingAverage",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from qatx.nn._make import activation_fake_quantize, weight_fake_quantize
 from qatx.nn.fake_quantize import FakeQuantize
 from qatx.qconfig import QConfig
 
@@ -37,7 +39,9 @@ class QuantizedLayer(nn.Module):
             )
         self.relu = relu
         self.output_fake_quantize = (
-            activation_fake_quantize(qconfig, device) if quantize_output else None
+            activation_fake_quantize(qconfig, device, positive=bool(relu))
+            if quantize_output
+            else None
         )
 
     def _finish(self, y: Tensor) -> Tensor:
@@ -58,14 +62,8 @@ class WeightedLayer(QuantizedLayer):
 
     weight_fake_quantize: FakeQuantize
 
-    def _init_weight(self, qconfig: QConfig, channels: int, device: Device) -> None:
-        self.weight_fake_quantize = FakeQuantize(
-            qconfig.weight,
-            role="weight",
-            channels=None if qconfig.weight.axis is None else channels,
-            learn_scale=qconfig.learn_scale,
-            device=device,
-        )
+    def _init_weight(self, qconfig: QConfig, shape: Sequence[int], device: Device) -> None:
+        self.weight_fake_quantize = weight_fake_quantize(qconfig, shape, device)
 
     def _take_over(self, source: nn.Conv2d | nn.Linear) -> Self:
         """Gives a layer made on the meta device the parameters, device and mode of `source`."""
@@ -80,10 +78,3 @@ class WeightedLayer(QuantizedLayer):
         for name, parameter in source.named_parameters(recurse=False):
             self.register_parameter(name, parameter)
         return self.train(source.training)
-
-
-def activation_fake_quantize(qconfig: QConfig, device: Device = None) -> FakeQuantize:
-    """What quantizes one value between layers."""
-    return FakeQuantize(
-        qconfig.activation, role="activation", learn_scale=qconfig.learn_scale, device=device
-    )

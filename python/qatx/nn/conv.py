@@ -66,7 +66,7 @@ class Conv2d(nn.Conv2d, WeightedLayer):
             device=device,
         )
         qconfig = qconfig or QConfig()
-        self._init_weight(qconfig, out_channels, device)
+        self._init_weight(qconfig, self.weight.shape, device)
         self._init_output(qconfig, relu, quantize_output, device)
 
     @classmethod

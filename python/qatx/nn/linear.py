@@ -38,7 +38,7 @@ class Linear(nn.Linear, WeightedLayer):
     ) -> None:
         super().__init__(in_features, out_features, bias=bias, device=device)
         qconfig = qconfig or QConfig()
-        self._init_weight(qconfig, out_features, device)
+        self._init_weight(qconfig, self.weight.shape, device)
         self._init_output(qconfig, relu, quantize_output, device)
 
     @classmethod

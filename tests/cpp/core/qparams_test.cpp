@@ -160,11 +160,14 @@ TEST(ChooseQParamsTest, Errors) {
   bad_range(-kInf, 1.0f);
   bad_range(0.0f, kInf);
   bad_range(1.0f, 0.5f);
-  EXPECT_ERROR(c10::ValueError, "min and max must have one shape, got [1] and [2]",
+  EXPECT_ERROR(c10::ValueError,
+               "min and max must have one shape and dtype, got [1] Float and [2] Float",
                choose_qparams(floats({0.0f}), floats({1.0f, 2.0f}), spec));
-  EXPECT_ERROR(c10::ValueError, "min must be a float32 tensor, got Double",
+  EXPECT_ERROR(c10::ValueError, "must have one shape and dtype, got [] Double and [] Float",
                choose_qparams(scalar(0.0f).to(at::kDouble), scalar(1.0f), spec));
-  EXPECT_ERROR(c10::ValueError, "max must be a float32 tensor, got none",
+  EXPECT_ERROR(c10::TypeError, "min must be a float32 or float64 tensor, got Half",
+               choose_qparams(scalar(0.0f).to(at::kHalf), scalar(1.0f), spec));
+  EXPECT_ERROR(c10::TypeError, "max must be a float32 or float64 tensor, got none",
                choose_qparams(scalar(0.0f), at::Tensor(), spec));
   EXPECT_ERROR(c10::ValueError, "max must be on the CPU, got meta",
                choose_qparams(scalar(0.0f), scalar(1.0f).to(at::kMeta), spec));

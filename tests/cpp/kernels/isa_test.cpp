@@ -36,8 +36,15 @@ TEST(KernelTableTest, HasTheBestRowFirstAndTheReferenceLast) {
 
 TEST(KernelTableTest, HasNoEmptyEntries) {
   for (const Kernels& row : all()) {
-    EXPECT_TRUE(row.fake_quantize.forward_run && row.fake_quantize.forward_rows &&
-                row.fake_quantize.backward_run && row.fake_quantize.backward_rows);
+    const auto complete = [](const auto& k) {
+      return k.forward_runs && k.forward_rows && k.backward_runs && k.backward_rows &&
+             k.quantize_runs && k.quantize_rows && k.dequantize_runs && k.dequantize_rows &&
+             k.clip_backward_runs && k.clip_backward_rows && k.range_runs && k.range_rows &&
+             k.prepare;
+    };
+    EXPECT_TRUE(complete(row.fake_quantize.f32) && complete(row.fake_quantize.bf16) &&
+                complete(row.fake_quantize.f16) && complete(row.fake_quantize_f64) &&
+                row.fake_quantize.noise);
     EXPECT_TRUE(row.gemm.block > 0 && row.gemm.packed_bytes && row.gemm.pack && row.gemm.run);
     EXPECT_TRUE(row.depthwise.block > 0 && row.depthwise.packed_bytes && row.depthwise.pack &&
                 row.depthwise.run);

@@ -345,8 +345,18 @@ TEST(FakeQuantizeTest, ErrorsNameTheArgument) {
   const at::Tensor zero = floats({0.0f});
   const at::Tensor three = floats({1.0f, 1.0f, 1.0f});
   const at::Tensor as_double = one.to(at::kDouble);
-  EXPECT_ERROR(c10::TypeError, "x must be float32, got Double",
+  EXPECT_ERROR(c10::TypeError, "x must be float32, bfloat16, float16 or float64, got Int",
+               fake_quantize(x.to(at::kInt), one, zero, 0, 255));
+  EXPECT_ERROR(c10::TypeError, "scale must be float64 where x is, got Float",
                fake_quantize(x.to(at::kDouble), one, zero, 0, 255));
+  EXPECT_ERROR(c10::ValueError, "group_size needs an axis, got axis=None",
+               fake_quantize(x, one, zero, 0, 255, std::nullopt, 1.0, 2));
+  EXPECT_ERROR(c10::ValueError, "group_size must be at least 1, got 0",
+               fake_quantize(x, one, zero, 0, 255, 1, 1.0, 0));
+  EXPECT_ERROR(c10::ValueError, "scale must have shape [2, 2], one element for each group of 2",
+               fake_quantize(x, three, three, 0, 255, 1, 1.0, 2));
+  EXPECT_ERROR(c10::TypeError, "seed must be int64, got Float",
+               fake_quantize(x, one, zero, 0, 255, std::nullopt, 1.0, std::nullopt, false, one));
   EXPECT_ERROR(c10::TypeError, "scale must be float32, got Double",
                fake_quantize(x, as_double, zero, 0, 255));
   EXPECT_ERROR(c10::TypeError, "zero_point must be float32, got Long",
@@ -387,7 +397,7 @@ TEST(FakeQuantizeTest, ErrorsNameTheArgument) {
                fake_quantize(x, one, floats({kNan}), 0, 255));
   EXPECT_ERROR(c10::ValueError, "grad must have the shape of x, [2, 3], got [3, 2]",
                fake_quantize_backward(at::zeros({3, 2}, at::kFloat), x, one, zero, 0, 255));
-  EXPECT_ERROR(c10::TypeError, "grad must be float32, got Double",
+  EXPECT_ERROR(c10::TypeError, "grad must have the dtype of x, Float, got Double",
                fake_quantize_backward(x.to(at::kDouble), x, one, zero, 0, 255));
 }
 

@@ -29,7 +29,14 @@ std::string read_weight(Lowering& lowering, const jit::Value* value, int64_t dim
   const auto scale = lowering.constant(node->input(1));
   const auto zero_point = lowering.constant(node->input(2));
   const auto axis = lowering.constant(node->input(5));
-  if (!weight || !scale || !zero_point || !axis) return "weight depends on the input";
+  const auto group_size = lowering.constant(node->input(7));
+  const auto seed = lowering.constant(node->input(9));
+  if (!weight || !scale || !zero_point || !axis || !group_size || !seed) {
+    return "weight depends on the input";
+  }
+  if (!group_size->isNone()) return "weight scales are by group";
+  if (!seed->isNone()) return "weight is rounded stochastically";
+  if (weight->toTensor().scalar_type() != at::kFloat) return "weight is not float32";
   const at::Tensor w = weight->toTensor().contiguous();
   if (w.dim() != dim) return "weight has " + std::to_string(w.dim()) + " dimensions";
   if (w.numel() == 0) return "weight is empty";

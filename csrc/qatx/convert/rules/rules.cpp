@@ -26,6 +26,7 @@ constexpr std::pair<std::string_view, Rule> kRules[] = {
     {"aten::reshape", lower_reshape},
     {"aten::view", lower_reshape},
     {"qatx::fake_quantize", lower_fake_quantize},
+    {"qatx::pact", lower_pact},
 };
 
 }  // namespace

@@ -17,6 +17,7 @@ Rule find_rule(std::string_view kind);
 
 // One function for each operator family, a file each.
 std::string lower_fake_quantize(Lowering& lowering, torch::jit::Node* node);
+std::string lower_pact(Lowering& lowering, torch::jit::Node* node);
 std::string lower_convolution(Lowering& lowering, torch::jit::Node* node);
 std::string lower_linear(Lowering& lowering, torch::jit::Node* node);
 std::string lower_add(Lowering& lowering, torch::jit::Node* node);

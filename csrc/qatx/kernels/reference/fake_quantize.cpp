@@ -1,75 +1,222 @@
 #include "qatx/kernels/fake_quantize.h"
 
 #include <cmath>
+#include <limits>
 
 #include "qatx/kernels/implementations.h"
+#include "qatx/kernels/noise.inc"
 
 namespace qatx::kernels {
 namespace {
 
-// v before the clamp, q after it; both NaN where x is.
+template <class Real>
+struct QParamsOf {
+  QParamsOf(QParamsView<Real> view, int64_t i)
+      : scale(view.scale[i]), inv_scale(view.inv_scale[i]), zero_point(view.zero_point[i]) {}
+  Real scale;
+  Real inv_scale;
+  Real zero_point;
+};
+
+// q is NaN where x is.
+template <class Real>
 struct Code {
-  float scaled;
-  float q;
+  Real scaled;
+  Real q;
   bool in_range;
 };
 
-Code code_of(float x, const ChannelQParams& qparams, QuantRange range) {
-  const float scaled = x * qparams.inv_scale;
-  const float v = std::rint(scaled) + qparams.zero_point;
-  const float low = v < range.quant_min ? range.quant_min : v;
+template <class Real>
+Code<Real> code_of(Real x, const QParamsOf<Real>& qparams, QuantRange range, const float* noise) {
+  const Real scaled = x * qparams.inv_scale;
+  Real rounded = std::rint(scaled);
+  if (noise != nullptr) {
+    const Real down = std::floor(scaled);
+    rounded = static_cast<Real>(*noise) < scaled - down ? down + 1 : down;
+  }
+  const Real v = rounded + qparams.zero_point;
+  const Real low = v < range.quant_min ? range.quant_min : v;
   return {scaled, low > range.quant_max ? range.quant_max : low,
           v >= range.quant_min && v <= range.quant_max};
 }
 
-float forward(float x, const ChannelQParams& qparams, QuantRange range) {
-  return (code_of(x, qparams, range).q - qparams.zero_point) * qparams.scale;
-}
+// Element i of the noise, where there is noise.
+const float* at(const float* noise, int64_t i) { return noise == nullptr ? nullptr : noise + i; }
 
-void backward(float g, float x, float& dx, const ChannelQParams& qparams, QuantRange range,
-              float& dscale, float& dzero_point) {
-  const Code code = code_of(x, qparams, range);
-  const float difference = code.q - qparams.zero_point;
-  dscale += g * (code.in_range ? difference - code.scaled : difference);
-  dzero_point += code.in_range ? 0.0f : -(g * qparams.scale);
-  dx = code.in_range ? g : 0.0f;
-}
-
-void forward_run(const float* x, float* y, int64_t n, const ChannelQParams& qparams,
-                 QuantRange range) {
-  for (int64_t i = 0; i < n; ++i) y[i] = forward(x[i], qparams, range);
-}
-
-void forward_rows(const float* x, float* y, int64_t rows, int64_t channels, const float* scale,
-                  const float* inv_scale, const float* zero_point, QuantRange range) {
-  for (int64_t i = 0; i < rows * channels; ++i) {
-    const int64_t c = i % channels;
-    y[i] = forward(x[i], {scale[c], inv_scale[c], zero_point[c]}, range);
+template <class Real>
+Real sum(Real (&lanes)[kLanes]) {
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
   }
+  return lanes[0];
 }
 
-void backward_run(const float* g, const float* x, float* dx, int64_t n,
-                  const ChannelQParams& qparams, QuantRange range, float* dscale,
-                  float* dzero_point) {
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t lane = i % kLanes;
-    backward(g[i], x[i], dx[i], qparams, range, dscale[lane], dzero_point[lane]);
-  }
+// Calls body(i, p) for every element i and the index p of its parameters.
+template <class Body>
+void for_runs(int64_t runs, int64_t n, const Body& body) {
+  for (int64_t i = 0; i < runs * n; ++i) body(i, i / n);
+}
+template <class Body>
+void for_rows(int64_t rows, int64_t channels, const Body& body) {
+  for (int64_t i = 0; i < rows * channels; ++i) body(i, i % channels);
 }
 
-void backward_rows(const float* g, const float* x, float* dx, int64_t rows, int64_t channels,
-                   const float* scale, const float* inv_scale, const float* zero_point,
-                   QuantRange range, float* dscale, float* dzero_point) {
-  for (int64_t i = 0; i < rows * channels; ++i) {
-    const int64_t c = i % channels;
-    backward(g[i], x[i], dx[i], {scale[c], inv_scale[c], zero_point[c]}, range, dscale[c],
-             dzero_point[c]);
+template <class T>
+struct Reference {
+  using Real = typename RealOf<T>::type;
+  using View = QParamsView<Real>;
+
+  static auto forward(const T* x, T* y, View qparams, QuantRange range, const float* noise) {
+    return [=](int64_t i, int64_t p) {
+      const QParamsOf<Real> own(qparams, p);
+      const auto code = code_of(to_real(x[i]), own, range, at(noise, i));
+      y[i] = from_real<T>((code.q - own.zero_point) * own.scale);
+    };
   }
-}
+  static void forward_runs(const T* x, T* y, int64_t runs, int64_t n, View qparams,
+                           QuantRange range, const float* noise) {
+    for_runs(runs, n, forward(x, y, qparams, range, noise));
+  }
+  static void forward_rows(const T* x, T* y, int64_t rows, int64_t channels, View qparams,
+                           QuantRange range, const float* noise) {
+    for_rows(rows, channels, forward(x, y, qparams, range, noise));
+  }
+
+  static void backward(T g, T x, T& dx, const QParamsOf<Real>& qparams, QuantRange range,
+                       bool pass_through, const float* noise, Real& dscale, Real& dzero_point) {
+    const Real gradient = to_real(g);
+    const auto code = code_of(to_real(x), qparams, range, noise);
+    const Real difference = code.q - qparams.zero_point;
+    dscale += gradient * (code.in_range ? difference - code.scaled : difference);
+    dzero_point += code.in_range ? 0 : -(gradient * qparams.scale);
+    dx = code.in_range || pass_through ? g : T{};
+  }
+  static void backward_runs(const T* g, const T* x, T* dx, int64_t runs, int64_t n, View qparams,
+                            QuantRange range, GradientOptions options, Real* dscale,
+                            Real* dzero_point) {
+    for (int64_t r = 0; r < runs; ++r) {
+      Real scale_lanes[kLanes] = {};
+      Real zero_point_lanes[kLanes] = {};
+      for (int64_t i = 0; i < n; ++i) {
+        const int64_t element = r * n + i;
+        backward(g[element], x[element], dx[element], {qparams, r}, range, options.pass_through,
+                 at(options.noise, element), scale_lanes[i % kLanes], zero_point_lanes[i % kLanes]);
+      }
+      dscale[r] = sum(scale_lanes);
+      dzero_point[r] = sum(zero_point_lanes);
+    }
+  }
+  static void backward_rows(const T* g, const T* x, T* dx, int64_t rows, int64_t channels,
+                            View qparams, QuantRange range, GradientOptions options, Real* dscale,
+                            Real* dzero_point) {
+    for (int64_t c = 0; c < channels; ++c) dscale[c] = dzero_point[c] = 0;
+    for_rows(rows, channels, [&](int64_t i, int64_t c) {
+      backward(g[i], x[i], dx[i], {qparams, c}, range, options.pass_through, at(options.noise, i),
+               dscale[c], dzero_point[c]);
+    });
+  }
+
+  static auto quantize(const T* x, uint8_t* codes, View qparams, QuantRange range) {
+    return [=](int64_t i, int64_t p) {
+      const QParamsOf<Real> own(qparams, p);
+      const Real q = code_of(to_real(x[i]), own, range, nullptr).q;
+      codes[i] = static_cast<uint8_t>(static_cast<int32_t>(q == q ? q : own.zero_point));
+    };
+  }
+  static void quantize_runs(const T* x, uint8_t* codes, int64_t runs, int64_t n, View qparams,
+                            QuantRange range) {
+    for_runs(runs, n, quantize(x, codes, qparams, range));
+  }
+  static void quantize_rows(const T* x, uint8_t* codes, int64_t rows, int64_t channels,
+                            View qparams, QuantRange range) {
+    for_rows(rows, channels, quantize(x, codes, qparams, range));
+  }
+
+  static auto dequantize(const uint8_t* codes, bool is_signed, T* y, View qparams) {
+    return [=](int64_t i, int64_t p) {
+      const Real code = is_signed ? static_cast<int8_t>(codes[i]) : codes[i];
+      y[i] = from_real<T>((code - qparams.zero_point[p]) * qparams.scale[p]);
+    };
+  }
+  static void dequantize_runs(const uint8_t* codes, bool is_signed, T* y, int64_t runs, int64_t n,
+                              View qparams) {
+    for_runs(runs, n, dequantize(codes, is_signed, y, qparams));
+  }
+  static void dequantize_rows(const uint8_t* codes, bool is_signed, T* y, int64_t rows,
+                              int64_t channels, View qparams) {
+    for_rows(rows, channels, dequantize(codes, is_signed, y, qparams));
+  }
+
+  static void clip_backward(T g, T x, T& dx, Real alpha, Real& dalpha) {
+    const Real value = to_real(x);
+    dalpha += value >= alpha ? to_real(g) : 0;
+    dx = value >= 0 && value < alpha ? g : T{};
+  }
+  static void clip_backward_runs(const T* g, const T* x, T* dx, int64_t runs, int64_t n,
+                                 const Real* alpha, Real* dalpha) {
+    for (int64_t r = 0; r < runs; ++r) {
+      Real lanes[kLanes] = {};
+      for (int64_t i = 0; i < n; ++i) {
+        const int64_t element = r * n + i;
+        clip_backward(g[element], x[element], dx[element], alpha[r], lanes[i % kLanes]);
+      }
+      dalpha[r] = sum(lanes);
+    }
+  }
+  static void clip_backward_rows(const T* g, const T* x, T* dx, int64_t rows, int64_t channels,
+                                 const Real* alpha, Real* dalpha) {
+    for (int64_t c = 0; c < channels; ++c) dalpha[c] = 0;
+    for_rows(rows, channels,
+             [&](int64_t i, int64_t c) { clip_backward(g[i], x[i], dx[i], alpha[c], dalpha[c]); });
+  }
+
+  static auto widen(const T* x, Real* min, Real* max) {
+    return [=](int64_t i, int64_t p) {
+      const Real value = to_real(x[i]) + 0;
+      if (!std::isfinite(value)) return;
+      if (value < min[p]) min[p] = value;
+      if (value > max[p]) max[p] = value;
+    };
+  }
+  static void start_range(int64_t count, Real* min, Real* max) {
+    for (int64_t p = 0; p < count; ++p) {
+      min[p] = std::numeric_limits<Real>::infinity();
+      max[p] = -min[p];
+    }
+  }
+  static void range_runs(const T* x, int64_t runs, int64_t n, Real* min, Real* max) {
+    start_range(runs, min, max);
+    for_runs(runs, n, widen(x, min, max));
+  }
+  static void range_rows(const T* x, int64_t rows, int64_t channels, Real* min, Real* max) {
+    start_range(channels, min, max);
+    for_rows(rows, channels, widen(x, min, max));
+  }
+
+  static bool prepare(const Real* scale, const Real* zero_point, int64_t n, QuantRange range,
+                      Real* inv_scale, Real* zero_point_in_use) {
+    bool valid = true;
+    for (int64_t i = 0; i < n; ++i) {
+      valid = valid && scale[i] >= Real{0x1p-126} && scale[i] <= Real{0x1p126} &&
+              zero_point[i] == zero_point[i];
+      inv_scale[i] = 1 / scale[i];
+      const Real rounded = std::rint(zero_point[i]);
+      const Real low = rounded < range.quant_min ? range.quant_min : rounded;
+      zero_point_in_use[i] = low > range.quant_max ? range.quant_max : low;
+    }
+    return valid;
+  }
+
+  static constexpr FakeQuantizeKernels<T> kernels = {
+      forward_runs,  forward_rows,    backward_runs,   backward_rows,      quantize_runs,
+      quantize_rows, dequantize_runs, dequantize_rows, clip_backward_runs, clip_backward_rows,
+      range_runs,    range_rows,      prepare};
+};
 
 }  // namespace
 
-const FakeQuantizeKernels reference::fake_quantize = {forward_run, forward_rows, backward_run,
-                                                      backward_rows};
+const FakeQuantizeTable reference::fake_quantize = {
+    Reference<float>::kernels, Reference<BFloat16>::kernels, Reference<Half>::kernels, noise};
+const FakeQuantizeKernels<double> reference::fake_quantize_f64 = Reference<double>::kernels;
 
 }  // namespace qatx::kernels
