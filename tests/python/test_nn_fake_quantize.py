@@ -40,7 +40,7 @@ def test_state_has_its_shape_from_construction():
         "observed_min": (3,),
         "observed_max": (3,),
         "observed_mean": (3,),
-        "observed_count": (),
+        "observed_count": (3,),
         "_extra_state": (),
     }
     assert all(value.shape == () for value in activation().state_dict().values())

@@ -50,7 +50,7 @@ class FakeQuantize(nn.Module):
             "calibrate".
         observed_mean: Buffer shaped like `scale`: the mean magnitude seen there, where
             `initial_scale` needs it.
-        observed_count: Buffer of shape `[]`, int64: the elements that the mean is of.
+        observed_count: Buffer shaped like `scale`, int64: the elements that the mean is of.
     """
 
     scale: nn.Parameter
@@ -125,7 +125,8 @@ class FakeQuantize(nn.Module):
         self._make_parameters(empty)
         for name in ("observed_min", "observed_max", "observed_mean"):
             self.register_buffer(name, empty())
-        self.register_buffer("observed_count", torch.empty((), dtype=torch.int64, device=device))
+        count = torch.empty(shape, dtype=torch.int64, device=device)
+        self.register_buffer("observed_count", count)
         self.reset_parameters()
 
     @property
@@ -300,8 +301,8 @@ class FakeQuantize(nn.Module):
         torch.minimum(self.observed_min, low, out=self.observed_min)
         torch.maximum(self.observed_max, high, out=self.observed_max)
         if self.initial_scale == "lsq":
-            count = x.numel() // self.observed_mean.numel()
-            self.observed_count += count
+            count = self._reduce(torch.ones_like(x), "sum")
+            self.observed_count += count.to(torch.int64)
             sums = self._reduce(x.abs(), "sum")
             self.observed_mean += (sums - count * self.observed_mean) / self.observed_count
 
