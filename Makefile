@@ -7,18 +7,19 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CPP_FILES = $(shell find csrc tests examples -name '*.cpp' -o -name '*.h')
 BENCHMARKS = $(subst _,-,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
 
-.PHONY: help setup build demo publish-demo test test-sanitize bench format lint clean
+.PHONY: help setup setup-bench build demo publish-demo test test-sanitize bench format lint clean
 
 help:
 	@echo 'make demo            train, convert and run a real model; results in build/demo (ARGS=--quick: under a minute)'
 	@echo 'make publish-demo    make demo, then its results into README and docs'
 	@echo 'make test            C++ and Python tests'
 	@echo 'make test-sanitize   C++ tests under the address and undefined-behaviour sanitizers'
-	@echo 'make bench           all benchmarks, results in build/bench; make bench-NAME for one'
+	@echo 'make bench           all benchmarks, results in build/bench; make bench-NAME for one: $(BENCHMARKS)'
+	@echo '                     make publish-bench-NAME puts its results into docs'
 	@echo 'make build           set everything up and build, into .venv and python/qatx'
 	@echo 'make format          format C++ and Python'
 	@echo 'make lint            check formatting, lint and types'
-	@echo 'make clean           remove all that was built, but .venv'
+	@echo 'make clean           remove all that was built, but .venv and .venv-bench'
 	@echo 'PYTHON=python3.12    the interpreter for .venv; ARGS=... is handed to the demo, the benchmark or pytest'
 
 setup:
@@ -49,11 +50,17 @@ test-sanitize: setup
 	cmake --build build/sanitize
 	ctest --test-dir build/sanitize --verbose --no-tests=error
 
+# Peers have an environment of their own: what they need does not always go with what qatx is developed with.
+setup-bench: setup
+	@tools/setup_bench.sh
+
 bench: $(BENCHMARKS:%=bench-%)
 
-bench-%: build
-	@mkdir -p build/bench
-	python benchmarks/$(subst -,_,$*).py --out build/bench/$*.json $(ARGS)
+bench-%: build setup-bench
+	.venv-bench/bin/python benchmarks/$(subst -,_,$*).py --out build/bench/$*.json $(ARGS)
+
+publish-bench-%: bench-%
+	.venv-bench/bin/python benchmarks/_publish.py $*
 
 format: setup
 	clang-format -i $(CPP_FILES)

@@ -26,15 +26,18 @@ struct RealOf<double> {
   using type = double;
 };
 
-// Quantization parameters: arrays with one element for each run, or for each channel of a row.
+// Quantization parameters: arrays with one element for each run, or for each channel of a row, as
+// prepare() makes them from scale and zero_point. low and high are integers: the distance of
+// quant_min and quant_max from the zero point in use.
 template <class Real>
 struct QParamsView {
   const Real* scale;
-  const Real* inv_scale;   // 1 / scale
-  const Real* zero_point;  // integers in [quant_min, quant_max]
+  const Real* inv_scale;  // 1 / scale
+  const Real* low;
+  const Real* high;
 
   QParamsView from(int64_t first) const {
-    return {scale + first, inv_scale + first, zero_point + first};
+    return {scale + first, inv_scale + first, low + first, high + first};
   }
 };
 
@@ -45,18 +48,19 @@ struct GradientOptions {
 };
 
 // Elements of type T; arithmetic in Real = float (double where T is double), every result rounded
-// to T once. The numeric contract, element by element (no contraction, ties to even, NaN stays
-// NaN):
+// to T once. The numeric contract (docs/numerics.md), element by element, in terms of the distance
+// from the zero point, which gives the same bits with less work (no contraction, ties to even, NaN
+// stays NaN):
 //   scaled = x * inv_scale
-//   v  = rint(scaled) + zero_point
-//      = floor(scaled) + (noise < scaled - floor(scaled) ? 1 : 0) + zero_point   where noise is
-//        given: stochastic rounding with one number in [0, 1) for each element
-//   q  = min(max(v, quant_min), quant_max)
-//   y  = (q - zero_point) * scale
-// Backward, with in = (quant_min <= v <= quant_max), false for NaN:
-//   dx     = in ? g : 0                          (g everywhere where pass_through)
-//   dscale = sum of g * (in ? (q - zero_point) - scaled : q - zero_point)
-//   dzp    = sum of in ? 0 : -(g * scale)
+//   r = rint(scaled)
+//     = floor(scaled) + (noise < scaled - floor(scaled) ? 1 : 0)   where noise is given: stochastic
+//       rounding with one number in [0, 1) for each element
+//   d = min(max(r, low), high)
+//   y = d * scale, and 0 instead of -0
+// Backward, with in = (d == r), false for NaN:
+//   dx      = in ? g : 0                          (g everywhere where pass_through)
+//   dscale  = sum of g * (in ? d - scaled : d)
+//   outside = sum of in ? 0 : g                   (the gradient of zero_point is -scale times that)
 //
 // Data lie in one of two ways. "runs": `runs` runs of n elements side by side, each with parameters
 // of its own; a run's sum is taken in kLanes lanes. "rows": rows x channels elements, channel
@@ -67,26 +71,26 @@ struct FakeQuantizeKernels {
 
   // y may be x.
   void (*forward_runs)(const T* x, T* y, int64_t runs, int64_t n, QParamsView<Real> qparams,
-                       QuantRange range, const float* noise);
+                       const float* noise);
   void (*forward_rows)(const T* x, T* y, int64_t rows, int64_t channels, QParamsView<Real> qparams,
-                       QuantRange range, const float* noise);
+                       const float* noise);
   void (*backward_runs)(const T* g, const T* x, T* dx, int64_t runs, int64_t n,
-                        QParamsView<Real> qparams, QuantRange range, GradientOptions options,
-                        Real* dscale, Real* dzero_point);
+                        QParamsView<Real> qparams, GradientOptions options, Real* dscale,
+                        Real* outside);
   void (*backward_rows)(const T* g, const T* x, T* dx, int64_t rows, int64_t channels,
-                        QParamsView<Real> qparams, QuantRange range, GradientOptions options,
-                        Real* dscale, Real* dzero_point);
+                        QParamsView<Real> qparams, GradientOptions options, Real* dscale,
+                        Real* outside);
 
-  // q as an 8-bit integer (its low 8 bits: int8 or uint8); NaN becomes zero_point.
+  // d + zero_point as an 8-bit integer (its low 8 bits: int8 or uint8); NaN becomes zero_point.
   void (*quantize_runs)(const T* x, uint8_t* codes, int64_t runs, int64_t n,
                         QParamsView<Real> qparams, QuantRange range);
   void (*quantize_rows)(const T* x, uint8_t* codes, int64_t rows, int64_t channels,
                         QParamsView<Real> qparams, QuantRange range);
   // y = (code - zero_point) * scale. inv_scale is not used.
   void (*dequantize_runs)(const uint8_t* codes, bool is_signed, T* y, int64_t runs, int64_t n,
-                          QParamsView<Real> qparams);
+                          QParamsView<Real> qparams, QuantRange range);
   void (*dequantize_rows)(const uint8_t* codes, bool is_signed, T* y, int64_t rows,
-                          int64_t channels, QParamsView<Real> qparams);
+                          int64_t channels, QParamsView<Real> qparams, QuantRange range);
 
   // A learned clipping point (PACT), one for each run or channel:
   //   dx = 0 <= x < alpha ? g : 0,   dalpha = sum of x >= alpha ? g : 0
@@ -99,10 +103,10 @@ struct FakeQuantizeKernels {
   void (*range_runs)(const T* x, int64_t runs, int64_t n, Real* min, Real* max);
   void (*range_rows)(const T* x, int64_t rows, int64_t channels, Real* min, Real* max);
 
-  // Writes 1 / scale, and the zero point in use (rint, then clamped). False where a scale is not in
-  // [2^-126, 2^126] or a zero point is NaN.
+  // The zero point in use is zero_point, rounded and clamped to the range. False where a scale is
+  // not in [2^-126, 2^126] or a zero point is NaN.
   bool (*prepare)(const Real* scale, const Real* zero_point, int64_t n, QuantRange range,
-                  Real* inv_scale, Real* zero_point_in_use);
+                  Real* inv_scale, Real* low, Real* high);
 };
 
 // out[i] = number first + i of the stream of `seed`: the upper 24 bits of word i % 4 of Philox

@@ -61,11 +61,11 @@ struct Expected {
   Real y;
   bool in;
   Real dscale;
-  Real dzero_point;
+  Real outside;
   int code;
 };
 
-// The numeric contract as it stands in the header.
+// The numeric contract as it stands in docs/numerics.md: codes, not steps from the zero point.
 template <class Real>
 Expected<Real> expected(Real g, Real x, const QParams1<Real>& p, QuantRange range,
                         const float* noise) {
@@ -82,8 +82,7 @@ Expected<Real> expected(Real g, Real x, const QParams1<Real>& p, QuantRange rang
                  : v < range.quant_min ? static_cast<Real>(range.quant_min)
                                        : static_cast<Real>(range.quant_max);
   const Real steps = q - p.zero_point;
-  const Real product = g * p.scale;
-  return {steps * p.scale, in, g * (in ? steps - scaled : steps), in ? Real{0} : -product,
+  return {steps * p.scale, in, g * (in ? steps - scaled : steps), in ? Real{0} : g,
           static_cast<int>(std::isnan(q) ? p.zero_point : q)};
 }
 
@@ -161,14 +160,16 @@ class FakeQuantizeKernelTest : public KernelTest {
     std::vector<QParams1<Real>> qparams;
     Buffer<Real> scale(count);
     Buffer<Real> inv_scale(count);
-    Buffer<Real> zero_point(count);
+    Buffer<Real> low(count);
+    Buffer<Real> high(count);
     for (int64_t c = 0; c < count; ++c) {
       qparams.push_back(random_qparams<Real>(range));
       scale[c] = qparams.back().scale;
       inv_scale[c] = qparams.back().inv_scale;
-      zero_point[c] = qparams.back().zero_point;
+      low[c] = range.quant_min - qparams.back().zero_point;
+      high[c] = range.quant_max - qparams.back().zero_point;
     }
-    const QParamsView<Real> view{scale.data(), inv_scale.data(), zero_point.data()};
+    const QParamsView<Real> view{scale.data(), inv_scale.data(), low.data(), high.data()};
     Buffer<T> x(n, sizeof(T) * static_cast<size_t>(integer(0, 15)));
     Buffer<T> g(n, sizeof(T) * static_cast<size_t>(integer(0, 15)));
     Buffer<float> numbers(n, 4 * integer(0, 15));
@@ -186,20 +187,20 @@ class FakeQuantizeKernelTest : public KernelTest {
     Buffer<uint8_t> codes(n, integer(0, 15));
     Buffer<T> back(n, sizeof(T) * static_cast<size_t>(integer(0, 15)));
     Buffer<Real> dscale(count);
-    Buffer<Real> dzero_point(count);
+    Buffer<Real> outside(count);
     const bool is_signed = range.quant_min < 0;
     (shape.rows ? kernels.forward_rows : kernels.forward_runs)(x.data(), y.data(), shape.outer,
-                                                               shape.inner, view, range, noise);
+                                                               shape.inner, view, noise);
     (shape.rows ? kernels.backward_rows : kernels.backward_runs)(
-        g.data(), x.data(), dx.data(), shape.outer, shape.inner, view, range, {pass_through, noise},
-        dscale.data(), dzero_point.data());
+        g.data(), x.data(), dx.data(), shape.outer, shape.inner, view, {pass_through, noise},
+        dscale.data(), outside.data());
     (shape.rows ? kernels.quantize_rows : kernels.quantize_runs)(
         x.data(), codes.data(), shape.outer, shape.inner, view, range);
     (shape.rows ? kernels.dequantize_rows : kernels.dequantize_runs)(
-        codes.data(), is_signed, back.data(), shape.outer, shape.inner, view);
+        codes.data(), is_signed, back.data(), shape.outer, shape.inner, view, range);
 
     std::vector<std::array<Real, kLanes>> scale_lanes(static_cast<size_t>(count));
-    std::vector<std::array<Real, kLanes>> zero_point_lanes(static_cast<size_t>(count));
+    std::vector<std::array<Real, kLanes>> outside_lanes(static_cast<size_t>(count));
     for (int64_t i = 0; i < n; ++i) {
       const auto c = static_cast<size_t>(shape.qparams(i));
       const auto& p = qparams[c];
@@ -214,15 +215,15 @@ class FakeQuantizeKernelTest : public KernelTest {
       const Real steps = static_cast<Real>(code) - p.zero_point;
       ASSERT_TRUE(equal(E::real(back[i]), E::real(E::make(steps * p.scale)))) << code;
       scale_lanes[c][shape.lane(i)] += e.dscale;
-      zero_point_lanes[c][shape.lane(i)] += e.dzero_point;
+      outside_lanes[c][shape.lane(i)] += e.outside;
     }
     for (int64_t c = 0; c < count; ++c) {
       const auto i = static_cast<size_t>(c);
       ASSERT_TRUE(equal(dscale[c], sum_of(scale_lanes[i]))) << c << " of " << count;
-      ASSERT_TRUE(equal(dzero_point[c], sum_of(zero_point_lanes[i]))) << c << " of " << count;
+      ASSERT_TRUE(equal(outside[c], sum_of(outside_lanes[i]))) << c << " of " << count;
     }
     EXPECT_TRUE(y.zones_intact() && dx.zones_intact() && codes.zones_intact() &&
-                back.zones_intact() && dscale.zones_intact() && dzero_point.zones_intact());
+                back.zones_intact() && dscale.zones_intact() && outside.zones_intact());
 
     check_clipping<T>(shape, g, x);
     check_ranges<T>(shape, x);
@@ -307,23 +308,23 @@ TEST_P(FakeQuantizeKernelTest, Float16FollowsTheContract) { check_all_shapes<Hal
 TEST_P(FakeQuantizeKernelTest, Float64FollowsTheContract) { check_all_shapes<double>(); }
 
 TEST_P(FakeQuantizeKernelTest, EveryFloat16IsReadAndWrittenRight) {
-  // The identity within the range: scale 1 shows the conversion, a huge range does not clip.
   const float scale = 1.0f;
-  const float zero_point = 0.0f;
-  const QParamsView<float> view{&scale, &scale, &zero_point};
+  const float low = -128.0f;
+  const float high = 127.0f;
+  const QParamsView<float> view{&scale, &scale, &low, &high};
   for (uint32_t first = 0; first < 0x10000; first += 64) {
     Half in[64];
     Half dx[64];
     float dscale = 0;
-    float dzero_point = 0;
+    float outside = 0;
     for (uint32_t i = 0; i < 64; ++i) in[i] = {static_cast<uint16_t>(first + i)};
     Half out[64];
-    row().fake_quantize.f16.forward_runs(in, out, 1, 64, view, {-128.0f, 127.0f}, nullptr);
-    row().fake_quantize.f16.backward_runs(in, in, dx, 1, 64, view, {-128.0f, 127.0f},
-                                          {true, nullptr}, &dscale, &dzero_point);
+    row().fake_quantize.f16.forward_runs(in, out, 1, 64, view, nullptr);
+    row().fake_quantize.f16.backward_runs(in, in, dx, 1, 64, view, {true, nullptr}, &dscale,
+                                          &outside);
     for (uint32_t i = 0; i < 64; ++i) {
       const float x = Element<Half>::real(in[i]);
-      const float y = std::isnan(x) ? x : std::min(127.0f, std::max(-128.0f, std::nearbyint(x)));
+      const float y = std::isnan(x) ? x : std::min(high, std::max(low, std::nearbyint(x)));
       ASSERT_TRUE(equal(Element<Half>::real(out[i]), y + 0.0f)) << x;
       ASSERT_EQ(dx[i].bits, in[i].bits);  // passed through bit for bit
     }
@@ -333,7 +334,8 @@ TEST_P(FakeQuantizeKernelTest, EveryFloat16IsReadAndWrittenRight) {
 TEST_P(FakeQuantizeKernelTest, SpecialValues) {
   const float scale = 0.5f;
   const float inv_scale = 2.0f;
-  const float zero_point = 3.0f;
+  const float low = -3.0f;
+  const float high = 12.0f;
   // Ties go to even; NaN stays; infinities, and what overflows, saturate.
   const std::vector<std::pair<float, float>> cases = {
       {0.25f, 0.0f}, {0.75f, 1.0f},  {1.25f, 1.0f},  {-0.25f, 0.0f}, {-0.75f, -1.0f},
@@ -344,8 +346,7 @@ TEST_P(FakeQuantizeKernelTest, SpecialValues) {
     for (const int64_t n : {1, 16}) {
       std::vector<float> values(static_cast<size_t>(n), x);
       row().fake_quantize.f32.forward_runs(values.data(), values.data(), 1, n,
-                                           {&scale, &inv_scale, &zero_point}, {0.0f, 15.0f},
-                                           nullptr);
+                                           {&scale, &inv_scale, &low, &high}, nullptr);
       for (const float value : values) EXPECT_TRUE(equal(value, y)) << "x = " << x;
     }
   }
@@ -357,22 +358,25 @@ TEST_P(FakeQuantizeKernelTest, PreparesAndChecksParameters) {
     Buffer<float> scale(n);
     Buffer<float> zero_point(n);
     Buffer<float> inv_scale(n);
-    Buffer<float> in_use(n);
+    Buffer<float> low(n);
+    Buffer<float> high(n);
     for (int64_t i = 0; i < n; ++i) {
       scale[i] = chance(0.2) ? 0x1p-126f : chance(0.2) ? 0x1p126f : real(1e-3f, 10.0f);
       zero_point[i] = chance(0.1) ? kInf : static_cast<float>(integer(-40, 40)) / 2.0f;
     }
     const auto prepare = [&] {
       return row().fake_quantize.f32.prepare(scale.data(), zero_point.data(), n, {-8.0f, 7.0f},
-                                             inv_scale.data(), in_use.data());
+                                             inv_scale.data(), low.data(), high.data());
     };
     ASSERT_TRUE(prepare());
     for (int64_t i = 0; i < n; ++i) {
       ASSERT_TRUE(equal(inv_scale[i], 1.0f / scale[i]));
       const float z = std::nearbyint(zero_point[i]);
-      ASSERT_EQ(in_use[i], z < -8.0f ? -8.0f : z > 7.0f ? 7.0f : z);
+      const float in_use = z < -8.0f ? -8.0f : z > 7.0f ? 7.0f : z;
+      ASSERT_EQ(low[i], -8.0f - in_use);
+      ASSERT_EQ(high[i], 7.0f - in_use);
     }
-    EXPECT_TRUE(inv_scale.zones_intact() && in_use.zones_intact());
+    EXPECT_TRUE(inv_scale.zones_intact() && low.zones_intact() && high.zones_intact());
     const int64_t at = integer(0, n - 1);
     const float before = scale[at];
     for (const float value : bad) {

@@ -65,6 +65,9 @@ inline Mask less(Lanes x, Lanes y) {
 inline Mask less_equal(Lanes x, Lanes y) {
   return {_mm256_cmp_ps(x.a, y.a, _CMP_LE_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_LE_OQ)};
 }
+inline Mask equal(Lanes x, Lanes y) {
+  return {_mm256_cmp_ps(x.a, y.a, _CMP_EQ_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_EQ_OQ)};
+}
 inline Mask operator&(Mask x, Mask y) { return {_mm256_and_ps(x.a, y.a), _mm256_and_ps(x.b, y.b)}; }
 inline Mask operator|(Mask x, Mask y) { return {_mm256_or_ps(x.a, y.a), _mm256_or_ps(x.b, y.b)}; }
 inline Mask mask_of_first(int64_t count) {
@@ -84,12 +87,31 @@ inline Lanes select(Mask mask, Lanes x, Lanes y) {
   return {_mm256_blendv_ps(y.a, x.a, mask.a), _mm256_blendv_ps(y.b, x.b, mask.b)};
 }
 
+// x where the mask is set (not set), 0 elsewhere.
+inline Lanes where(Mask mask, Lanes x) {
+  return {_mm256_and_ps(mask.a, x.a), _mm256_and_ps(mask.b, x.b)};
+}
+inline Lanes where_not(Mask mask, Lanes x) {
+  return {_mm256_andnot_ps(mask.a, x.a), _mm256_andnot_ps(mask.b, x.b)};
+}
+
 // Lane i takes lane i + 8, then i + 4, i + 2, i + 1.
 inline float sum(Lanes x) {
   const __m256 eight = _mm256_add_ps(x.a, x.b);
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+// The same for two vectors at once.
+inline void sum_two(Lanes x, Lanes y, float* sum_x, float* sum_y) {
+  const __m256 eight_x = _mm256_add_ps(x.a, x.b);
+  const __m256 eight_y = _mm256_add_ps(y.a, y.b);
+  const __m256 four = _mm256_add_ps(_mm256_permute2f128_ps(eight_x, eight_y, 0x20),
+                                    _mm256_permute2f128_ps(eight_x, eight_y, 0x31));
+  const __m256 two = _mm256_add_ps(four, _mm256_permute_ps(four, 0x4e));
+  const __m256 one = _mm256_add_ps(two, _mm256_movehdup_ps(two));
+  *sum_x = _mm_cvtss_f32(_mm256_castps256_ps128(one));
+  *sum_y = _mm_cvtss_f32(_mm256_extractf128_ps(one, 1));
 }
 inline float smallest_of(Lanes x) {
   const __m256 eight = _mm256_min_ps(x.a, x.b);
@@ -101,58 +123,55 @@ inline float smallest_of(Lanes x) {
 // ---- memory -------------------------------------------------------------------------------------
 
 // 16 elements of 16 bits, or the first `count` of them.
-struct Bits {
-  __m128i a;
-  __m128i b;
-};
-
-inline Bits load_bits(const void* from) {
-  const auto* p = static_cast<const __m128i*>(from);
-  return {_mm_loadu_si128(p), _mm_loadu_si128(p + 1)};
+inline __m256i load_bits(const void* from) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(from));
 }
-inline void store_bits(void* to, Bits bits) {
-  auto* p = static_cast<__m128i*>(to);
-  _mm_storeu_si128(p, bits.a);
-  _mm_storeu_si128(p + 1, bits.b);
+inline void store_bits(void* to, __m256i bits) {
+  _mm256_storeu_si256(static_cast<__m256i*>(to), bits);
 }
-inline Bits load_first_bits(const void* from, int64_t count) {
-  alignas(16) uint16_t elements[16] = {};
+inline __m256i load_first_bits(const void* from, int64_t count) {
+  alignas(32) uint16_t elements[16] = {};
   __builtin_memcpy(elements, from, static_cast<size_t>(2 * count));
   return load_bits(elements);
 }
-inline void store_first_bits(void* to, Bits bits, int64_t count) {
-  alignas(16) uint16_t elements[16];
+inline void store_first_bits(void* to, __m256i bits, int64_t count) {
+  alignas(32) uint16_t elements[16];
   store_bits(elements, bits);
   __builtin_memcpy(to, elements, static_cast<size_t>(2 * count));
 }
 
+// What packing two vectors leaves: each 128-bit half holds 4 lanes of the first, then 4 of the
+// second.
+inline __m256i in_order(__m256i packed) { return _mm256_permute4x64_epi64(packed, 0xd8); }
+
 inline __m256 widen_bfloat16(__m128i bits) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
-inline __m128i narrow_bfloat16(__m256 value) {
+// What is NaN came from a NaN of 16 bits, whose lower half is 0: rounding leaves it NaN.
+inline __m256i round_to_bfloat16(__m256 value) {
   const __m256i bits = _mm256_castps_si256(value);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i rounded = _mm256_srli_epi32(
-      _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
-  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
-  const __m256i result = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0), nan);
-  return _mm_packus_epi32(_mm256_castsi256_si128(result), _mm256_extracti128_si256(result, 1));
+  return _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))),
+                           16);
 }
 inline __m128i narrow_half(__m256 value) {
   return _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
-inline Lanes widen(const BFloat16*, Bits bits) {
-  return {widen_bfloat16(bits.a), widen_bfloat16(bits.b)};
+inline Lanes widen(const BFloat16*, __m256i bits) {
+  return {widen_bfloat16(_mm256_castsi256_si128(bits)),
+          widen_bfloat16(_mm256_extracti128_si256(bits, 1))};
 }
-inline Lanes widen(const Half*, Bits bits) {
-  return {_mm256_cvtph_ps(bits.a), _mm256_cvtph_ps(bits.b)};
+inline Lanes widen(const Half*, __m256i bits) {
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(bits)),
+          _mm256_cvtph_ps(_mm256_extracti128_si256(bits, 1))};
 }
-inline Bits narrow(const BFloat16*, Lanes value) {
-  return {narrow_bfloat16(value.a), narrow_bfloat16(value.b)};
+inline __m256i narrow(const BFloat16*, Lanes value) {
+  return in_order(_mm256_packus_epi32(round_to_bfloat16(value.a), round_to_bfloat16(value.b)));
 }
-inline Bits narrow(const Half*, Lanes value) {
-  return {narrow_half(value.a), narrow_half(value.b)};
+inline __m256i narrow(const Half*, Lanes value) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(narrow_half(value.a)), narrow_half(value.b),
+                                 1);
 }
 
 inline Lanes load_lanes(const float* from) {
@@ -188,29 +207,23 @@ void store_first_lanes(T* to, Lanes value, int64_t count) {
   store_first_bits(to, narrow(to, value), count);
 }
 
-// to[i] = mask[i] ? from[i] : 0, bit for bit.
-inline void keep(Mask mask, const float* from, float* to, int64_t count) {
-  const Lanes value = count >= 16 ? load_lanes(from) : load_first_lanes(from, count);
-  const Lanes kept{_mm256_and_ps(mask.a, value.a), _mm256_and_ps(mask.b, value.b)};
+// to[i] = mask[i] ? from[i] : 0, bit for bit; `value` is what was loaded from there.
+inline void keep(Mask mask, Lanes value, const float*, float* to, int64_t count) {
+  const Lanes kept = where(mask, value);
   if (count >= 16) {
     store_lanes(to, kept);
   } else {
     store_first_lanes(to, kept, count);
   }
 }
-inline __m128i narrow_mask(__m256 mask) {
-  const __m256i bits = _mm256_castps_si256(mask);
-  return _mm_packs_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
-}
 template <class T>
-void keep(Mask mask, const T* from, T* to, int64_t count) {
-  const Bits value = count >= 16 ? load_bits(from) : load_first_bits(from, count);
-  const Bits kept{_mm_and_si128(narrow_mask(mask.a), value.a),
-                  _mm_and_si128(narrow_mask(mask.b), value.b)};
+void keep(Mask mask, Lanes, const T* from, T* to, int64_t count) {
+  const __m256i bits =
+      in_order(_mm256_packs_epi32(_mm256_castps_si256(mask.a), _mm256_castps_si256(mask.b)));
   if (count >= 16) {
-    store_bits(to, kept);
+    store_bits(to, _mm256_and_si256(bits, load_bits(from)));
   } else {
-    store_first_bits(to, kept, count);
+    store_first_bits(to, _mm256_and_si256(bits, load_first_bits(from, count)), count);
   }
 }
 
@@ -218,9 +231,7 @@ void keep(Mask mask, const T* from, T* to, int64_t count) {
 inline void store_codes(uint8_t* to, Lanes value, int64_t count) {
   const __m256i words =
       _mm256_packs_epi32(_mm256_cvtps_epi32(value.a), _mm256_cvtps_epi32(value.b));
-  // Each 128-bit half holds 4 lanes of a, then 4 of b.
-  const __m256i in_order = _mm256_permute4x64_epi64(words, 0xd8);
-  const __m256i low = _mm256_and_si256(in_order, _mm256_set1_epi16(0xff));
+  const __m256i low = _mm256_and_si256(in_order(words), _mm256_set1_epi16(0xff));
   const __m128i bytes =
       _mm_packus_epi16(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
   if (count >= 16) {

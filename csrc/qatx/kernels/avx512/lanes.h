@@ -41,6 +41,7 @@ inline Lanes magnitude(Lanes a) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0f)
 // False where an operand is NaN.
 inline Mask less(Lanes a, Lanes b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
 inline Mask less_equal(Lanes a, Lanes b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
+inline Mask equal(Lanes a, Lanes b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
 inline Mask operator&(Mask a, Mask b) { return {_kand_mask16(a.m, b.m)}; }
 inline Mask operator|(Mask a, Mask b) { return {_kor_mask16(a.m, b.m)}; }
 inline Mask mask_of(bool value) { return {static_cast<__mmask16>(value ? 0xffff : 0)}; }
@@ -50,12 +51,29 @@ inline bool is_full(Mask mask) { return mask.m == 0xffff; }
 // a where the mask is set, b elsewhere.
 inline Lanes select(Mask mask, Lanes a, Lanes b) { return {_mm512_mask_mov_ps(b.v, mask.m, a.v)}; }
 
+// a where the mask is set (not set), 0 elsewhere.
+inline Lanes where(Mask mask, Lanes a) { return {_mm512_maskz_mov_ps(mask.m, a.v)}; }
+inline Lanes where_not(Mask mask, Lanes a) {
+  return {_mm512_maskz_mov_ps(_knot_mask16(mask.m), a.v)};
+}
+
 // Lane i takes lane i + 8, then i + 4, i + 2, i + 1.
 inline float sum(Lanes a) {
   const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+// The same for two vectors at once.
+inline void sum_two(Lanes a, Lanes b, float* sum_a, float* sum_b) {
+  const __m256 eight_a = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  const __m256 eight_b = _mm256_add_ps(_mm512_castps512_ps256(b.v), _mm512_extractf32x8_ps(b.v, 1));
+  const __m256 four = _mm256_add_ps(_mm256_permute2f128_ps(eight_a, eight_b, 0x20),
+                                    _mm256_permute2f128_ps(eight_a, eight_b, 0x31));
+  const __m256 two = _mm256_add_ps(four, _mm256_permute_ps(four, 0x4e));
+  const __m256 one = _mm256_add_ps(two, _mm256_movehdup_ps(two));
+  *sum_a = _mm_cvtss_f32(_mm256_castps256_ps128(one));
+  *sum_b = _mm_cvtss_f32(_mm256_extractf128_ps(one, 1));
 }
 inline float smallest_of(Lanes a) { return _mm512_reduce_min_ps(a.v); }
 
@@ -65,13 +83,13 @@ inline __m512 widen_bfloat16(__m256i bits) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
+// What is NaN came from a NaN of 16 bits, whose lower half is 0: rounding leaves it NaN.
 inline __m256i narrow_bfloat16(__m512 value) {
   const __m512i bits = _mm512_castps_si512(value);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const __m512i rounded = _mm512_srli_epi32(
       _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
-  const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
-  return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0)));
+  return _mm512_cvtepi32_epi16(rounded);
 }
 
 inline __m256i narrow_half(__m512 value) {
@@ -117,19 +135,23 @@ inline void store_first_lanes(Half* to, Lanes value, int64_t count) {
   _mm256_mask_storeu_epi16(to, first_16(count), narrow_half(value.v));
 }
 
-// to[i] = mask[i] ? from[i] : 0, bit for bit.
-inline void keep(Mask mask, const float* from, float* to, int64_t count) {
-  const __mmask16 there = first_16(count);
-  _mm512_mask_storeu_ps(to, there, _mm512_maskz_loadu_ps(_kand_mask16(mask.m, there), from));
+// to[i] = mask[i] ? from[i] : 0, bit for bit; `value` is what was loaded from there.
+inline void keep(Mask mask, Lanes value, const float*, float* to, int64_t count) {
+  const Lanes kept = where(mask, value);
+  if (count >= 16) {
+    store_lanes(to, kept);
+  } else {
+    store_first_lanes(to, kept, count);
+  }
 }
 inline void keep_bits(Mask mask, const void* from, void* to, int64_t count) {
   const __mmask16 there = first_16(count);
   _mm256_mask_storeu_epi16(to, there, _mm256_maskz_loadu_epi16(_kand_mask16(mask.m, there), from));
 }
-inline void keep(Mask mask, const BFloat16* from, BFloat16* to, int64_t count) {
+inline void keep(Mask mask, Lanes, const BFloat16* from, BFloat16* to, int64_t count) {
   keep_bits(mask, from, to, count);
 }
-inline void keep(Mask mask, const Half* from, Half* to, int64_t count) {
+inline void keep(Mask mask, Lanes, const Half* from, Half* to, int64_t count) {
   keep_bits(mask, from, to, count);
 }
 

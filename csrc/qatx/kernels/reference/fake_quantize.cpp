@@ -9,35 +9,24 @@
 namespace qatx::kernels {
 namespace {
 
+// What a code stands for, in steps from the zero point: before and after the clamp. NaN where x is.
 template <class Real>
-struct QParamsOf {
-  QParamsOf(QParamsView<Real> view, int64_t i)
-      : scale(view.scale[i]), inv_scale(view.inv_scale[i]), zero_point(view.zero_point[i]) {}
-  Real scale;
-  Real inv_scale;
-  Real zero_point;
-};
-
-// q is NaN where x is.
-template <class Real>
-struct Code {
+struct Steps {
   Real scaled;
-  Real q;
-  bool in_range;
+  Real rounded;
+  Real clamped;
 };
 
 template <class Real>
-Code<Real> code_of(Real x, const QParamsOf<Real>& qparams, QuantRange range, const float* noise) {
-  const Real scaled = x * qparams.inv_scale;
+Steps<Real> steps_of(Real x, QParamsView<Real> qparams, int64_t p, const float* noise) {
+  const Real scaled = x * qparams.inv_scale[p];
   Real rounded = std::rint(scaled);
   if (noise != nullptr) {
     const Real down = std::floor(scaled);
     rounded = static_cast<Real>(*noise) < scaled - down ? down + 1 : down;
   }
-  const Real v = rounded + qparams.zero_point;
-  const Real low = v < range.quant_min ? range.quant_min : v;
-  return {scaled, low > range.quant_max ? range.quant_max : low,
-          v >= range.quant_min && v <= range.quant_max};
+  const Real low = rounded < qparams.low[p] ? qparams.low[p] : rounded;
+  return {scaled, rounded, low > qparams.high[p] ? qparams.high[p] : low};
 }
 
 // Element i of the noise, where there is noise.
@@ -66,61 +55,59 @@ struct Reference {
   using Real = typename RealOf<T>::type;
   using View = QParamsView<Real>;
 
-  static auto forward(const T* x, T* y, View qparams, QuantRange range, const float* noise) {
+  static auto forward(const T* x, T* y, View qparams, const float* noise) {
     return [=](int64_t i, int64_t p) {
-      const QParamsOf<Real> own(qparams, p);
-      const auto code = code_of(to_real(x[i]), own, range, at(noise, i));
-      y[i] = from_real<T>((code.q - own.zero_point) * own.scale);
+      const auto steps = steps_of(to_real(x[i]), qparams, p, at(noise, i));
+      y[i] = from_real<T>((steps.clamped + 0) * qparams.scale[p]);
     };
   }
   static void forward_runs(const T* x, T* y, int64_t runs, int64_t n, View qparams,
-                           QuantRange range, const float* noise) {
-    for_runs(runs, n, forward(x, y, qparams, range, noise));
+                           const float* noise) {
+    for_runs(runs, n, forward(x, y, qparams, noise));
   }
   static void forward_rows(const T* x, T* y, int64_t rows, int64_t channels, View qparams,
-                           QuantRange range, const float* noise) {
-    for_rows(rows, channels, forward(x, y, qparams, range, noise));
+                           const float* noise) {
+    for_rows(rows, channels, forward(x, y, qparams, noise));
   }
 
-  static void backward(T g, T x, T& dx, const QParamsOf<Real>& qparams, QuantRange range,
-                       bool pass_through, const float* noise, Real& dscale, Real& dzero_point) {
+  static void backward(T g, T x, T& dx, View qparams, int64_t p, bool pass_through,
+                       const float* noise, Real& dscale, Real& outside) {
     const Real gradient = to_real(g);
-    const auto code = code_of(to_real(x), qparams, range, noise);
-    const Real difference = code.q - qparams.zero_point;
-    dscale += gradient * (code.in_range ? difference - code.scaled : difference);
-    dzero_point += code.in_range ? 0 : -(gradient * qparams.scale);
-    dx = code.in_range || pass_through ? g : T{};
+    const auto steps = steps_of(to_real(x), qparams, p, noise);
+    const bool in = steps.clamped == steps.rounded;
+    dscale += gradient * (in ? steps.clamped - steps.scaled : steps.clamped);
+    outside += in ? 0 : gradient;
+    dx = in || pass_through ? g : T{};
   }
   static void backward_runs(const T* g, const T* x, T* dx, int64_t runs, int64_t n, View qparams,
-                            QuantRange range, GradientOptions options, Real* dscale,
-                            Real* dzero_point) {
+                            GradientOptions options, Real* dscale, Real* outside) {
     for (int64_t r = 0; r < runs; ++r) {
       Real scale_lanes[kLanes] = {};
-      Real zero_point_lanes[kLanes] = {};
+      Real outside_lanes[kLanes] = {};
       for (int64_t i = 0; i < n; ++i) {
         const int64_t element = r * n + i;
-        backward(g[element], x[element], dx[element], {qparams, r}, range, options.pass_through,
-                 at(options.noise, element), scale_lanes[i % kLanes], zero_point_lanes[i % kLanes]);
+        backward(g[element], x[element], dx[element], qparams, r, options.pass_through,
+                 at(options.noise, element), scale_lanes[i % kLanes], outside_lanes[i % kLanes]);
       }
       dscale[r] = sum(scale_lanes);
-      dzero_point[r] = sum(zero_point_lanes);
+      outside[r] = sum(outside_lanes);
     }
   }
   static void backward_rows(const T* g, const T* x, T* dx, int64_t rows, int64_t channels,
-                            View qparams, QuantRange range, GradientOptions options, Real* dscale,
-                            Real* dzero_point) {
-    for (int64_t c = 0; c < channels; ++c) dscale[c] = dzero_point[c] = 0;
+                            View qparams, GradientOptions options, Real* dscale, Real* outside) {
+    for (int64_t c = 0; c < channels; ++c) dscale[c] = outside[c] = 0;
     for_rows(rows, channels, [&](int64_t i, int64_t c) {
-      backward(g[i], x[i], dx[i], {qparams, c}, range, options.pass_through, at(options.noise, i),
-               dscale[c], dzero_point[c]);
+      backward(g[i], x[i], dx[i], qparams, c, options.pass_through, at(options.noise, i), dscale[c],
+               outside[c]);
     });
   }
 
   static auto quantize(const T* x, uint8_t* codes, View qparams, QuantRange range) {
     return [=](int64_t i, int64_t p) {
-      const QParamsOf<Real> own(qparams, p);
-      const Real q = code_of(to_real(x[i]), own, range, nullptr).q;
-      codes[i] = static_cast<uint8_t>(static_cast<int32_t>(q == q ? q : own.zero_point));
+      const Real zero_point = range.quant_min - qparams.low[p];
+      const Real steps = steps_of(to_real(x[i]), qparams, p, nullptr).clamped;
+      codes[i] =
+          static_cast<uint8_t>(static_cast<int32_t>((steps == steps ? steps : 0) + zero_point));
     };
   }
   static void quantize_runs(const T* x, uint8_t* codes, int64_t runs, int64_t n, View qparams,
@@ -132,19 +119,21 @@ struct Reference {
     for_rows(rows, channels, quantize(x, codes, qparams, range));
   }
 
-  static auto dequantize(const uint8_t* codes, bool is_signed, T* y, View qparams) {
+  static auto dequantize(const uint8_t* codes, bool is_signed, T* y, View qparams,
+                         QuantRange range) {
     return [=](int64_t i, int64_t p) {
       const Real code = is_signed ? static_cast<int8_t>(codes[i]) : codes[i];
-      y[i] = from_real<T>((code - qparams.zero_point[p]) * qparams.scale[p]);
+      const Real zero_point = range.quant_min - qparams.low[p];
+      y[i] = from_real<T>((code - zero_point) * qparams.scale[p]);
     };
   }
   static void dequantize_runs(const uint8_t* codes, bool is_signed, T* y, int64_t runs, int64_t n,
-                              View qparams) {
-    for_runs(runs, n, dequantize(codes, is_signed, y, qparams));
+                              View qparams, QuantRange range) {
+    for_runs(runs, n, dequantize(codes, is_signed, y, qparams, range));
   }
   static void dequantize_rows(const uint8_t* codes, bool is_signed, T* y, int64_t rows,
-                              int64_t channels, View qparams) {
-    for_rows(rows, channels, dequantize(codes, is_signed, y, qparams));
+                              int64_t channels, View qparams, QuantRange range) {
+    for_rows(rows, channels, dequantize(codes, is_signed, y, qparams, range));
   }
 
   static void clip_backward(T g, T x, T& dx, Real alpha, Real& dalpha) {
@@ -194,15 +183,17 @@ struct Reference {
   }
 
   static bool prepare(const Real* scale, const Real* zero_point, int64_t n, QuantRange range,
-                      Real* inv_scale, Real* zero_point_in_use) {
+                      Real* inv_scale, Real* low, Real* high) {
     bool valid = true;
     for (int64_t i = 0; i < n; ++i) {
       valid = valid && scale[i] >= Real{0x1p-126} && scale[i] <= Real{0x1p126} &&
               zero_point[i] == zero_point[i];
       inv_scale[i] = 1 / scale[i];
       const Real rounded = std::rint(zero_point[i]);
-      const Real low = rounded < range.quant_min ? range.quant_min : rounded;
-      zero_point_in_use[i] = low > range.quant_max ? range.quant_max : low;
+      const Real at_least = rounded < range.quant_min ? range.quant_min : rounded;
+      const Real in_use = at_least > range.quant_max ? range.quant_max : at_least;
+      low[i] = range.quant_min - in_use;
+      high[i] = range.quant_max - in_use;
     }
     return valid;
   }

@@ -25,7 +25,7 @@ void forward(const at::Tensor& input, const at::Tensor& output, const at::Tensor
   T* y = mutable_data<T>(output);
   layout.parallel(noise.is_used(), [&](const Stretch& s) {
     std::vector<float> buffer;
-    kernel(x + s.offset, y + s.offset, s.outer, s.inner, qparams.view().from(s.qparams), range,
+    kernel(x + s.offset, y + s.offset, s.outer, s.inner, qparams.view().from(s.qparams),
            noise.of(s, buffer));
   });
 }
@@ -87,19 +87,20 @@ void backward(const at::Tensor& gradient, const at::Tensor& input, const at::Ten
   const Layout layout(input, granularity);
   const auto& kernels = fake_quantize_kernels<T>();
   const auto kernel = layout.rows() ? kernels.backward_rows : kernels.backward_runs;
-  std::vector<Real> scale_sums(static_cast<size_t>(layout.num_partials()));
-  std::vector<Real> zero_point_sums(static_cast<size_t>(layout.num_partials()));
+  Sums<Real> scale_sums(layout, dscale);
+  Sums<Real> outside_sums(layout, dzero_point);
   const T* g = data<T>(gradient);
   const T* x = data<T>(input);
   T* out = mutable_data<T>(dx);
   layout.parallel(true, [&](const Stretch& s) {
     std::vector<float> buffer;
     kernel(g + s.offset, x + s.offset, out + s.offset, s.outer, s.inner,
-           qparams.view().from(s.qparams), range, {pass_through, noise.of(s, buffer)},
-           scale_sums.data() + s.partial, zero_point_sums.data() + s.partial);
+           qparams.view().from(s.qparams), {pass_through, noise.of(s, buffer)}, scale_sums.part(s),
+           outside_sums.part(s));
   });
-  write_sums(layout, scale_sums, grad_scale, dscale);
-  write_sums(layout, zero_point_sums, grad_scale, dzero_point);
+  scale_sums.finish([=](int64_t) { return grad_scale; });
+  const Real* scales = qparams.view().scale;
+  outside_sums.finish([=](int64_t p) { return -static_cast<double>(scales[p]) * grad_scale; });
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_cpu(

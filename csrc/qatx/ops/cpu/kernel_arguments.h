@@ -65,22 +65,24 @@ class QParamsInUse {
   using Real = typename kernels::RealOf<T>::type;
 
   QParamsInUse(const at::Tensor& scale, const at::Tensor& zero_point, kernels::QuantRange range)
-      : scale_(scale.expect_contiguous()), derived_(static_cast<size_t>(2 * scale.numel())) {
+      : scale_(scale.expect_contiguous()), derived_(static_cast<size_t>(3 * scale.numel())) {
     const auto zero_points = zero_point.expect_contiguous();
     const int64_t n = scale.numel();
+    Real* inv_scale = derived_.data();
     const bool valid =
         fake_quantize_kernels<T>().prepare(data<Real>(*scale_), data<Real>(*zero_points), n, range,
-                                           derived_.data(), derived_.data() + n);
+                                           inv_scale, inv_scale + n, inv_scale + 2 * n);
     if (!valid) check_qparams_values(scale, zero_point);
   }
 
   kernels::QParamsView<Real> view() const {
-    return {data<Real>(*scale_), derived_.data(), derived_.data() + derived_.size() / 2};
+    const size_t n = derived_.size() / 3;
+    return {data<Real>(*scale_), derived_.data(), derived_.data() + n, derived_.data() + 2 * n};
   }
 
  private:
   c10::MaybeOwned<at::Tensor> scale_;
-  c10::SmallVector<Real, 16> derived_;  // inv_scale, then zero_point
+  c10::SmallVector<Real, 12> derived_;  // inv_scale, then low, then high
 };
 
 // The numbers that stochastic rounding uses for a stretch; none without a seed.

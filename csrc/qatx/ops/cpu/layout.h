@@ -102,16 +102,47 @@ at::Tensor beside(const at::Tensor& t, const at::Tensor& x);
 // `result`, which lies in memory as dense(x) does, with the strides that empty_like(x) has.
 at::Tensor with_strides_of(const at::Tensor& result, const at::Tensor& x);
 
-// Adds partial sums up in double, in order, times `factor`.
+// Sums of partial results, by parameter, in double, in order.
 template <class Real>
-void write_sums(const Layout& layout, const std::vector<Real>& partials, double factor,
-                at::Tensor& total) {
-  Real* out = total.mutable_data_ptr<Real>();
-  std::vector<double> sums(static_cast<size_t>(total.numel()), 0.0);
-  layout.for_partials([&](int64_t partial, int64_t p) {
-    sums[static_cast<size_t>(p)] += static_cast<double>(partials[static_cast<size_t>(partial)]);
-  });
-  for (size_t p = 0; p < sums.size(); ++p) out[p] = static_cast<Real>(sums[p] * factor);
-}
+class Sums {
+ public:
+  // total: dense.
+  Sums(const Layout& layout, const at::Tensor& total)
+      : layout_(layout), size_(total.numel()), total_(total.mutable_data_ptr<Real>()) {
+    if (!is_direct()) partials_.resize(static_cast<size_t>(layout.num_partials()));
+  }
+
+  // Where a kernel writes the partial results of a stretch.
+  Real* part(const Stretch& stretch) {
+    return (is_direct() ? total_ : partials_.data()) + stretch.partial;
+  }
+
+  // Writes the totals, times factor(index of the parameters).
+  template <class Factor>
+  void finish(const Factor& factor) {
+    if (is_direct()) {
+      for (int64_t p = 0; p < size_; ++p) {
+        total_[p] = static_cast<Real>(static_cast<double>(total_[p]) * factor(p));
+      }
+      return;
+    }
+    std::vector<double> sums(static_cast<size_t>(size_), 0.0);
+    layout_.for_partials([&](int64_t partial, int64_t p) {
+      sums[static_cast<size_t>(p)] += static_cast<double>(partials_[static_cast<size_t>(partial)]);
+    });
+    for (int64_t p = 0; p < size_; ++p) {
+      total_[p] = static_cast<Real>(sums[static_cast<size_t>(p)] * factor(p));
+    }
+  }
+
+ private:
+  // One partial result for each total, in the same order (groups): no need to keep both.
+  bool is_direct() const { return layout_.num_partials() == size_; }
+
+  const Layout& layout_;
+  int64_t size_;
+  Real* total_;
+  std::vector<Real> partials_;
+};
 
 }  // namespace qatx

@@ -34,13 +34,13 @@ void backward(const at::Tensor& gradient, const at::Tensor& input, const at::Ten
   const Layout layout(input, granularity);
   const auto& kernels = fake_quantize_kernels<T>();
   const auto kernel = layout.rows() ? kernels.clip_backward_rows : kernels.clip_backward_runs;
-  std::vector<Real> sums(static_cast<size_t>(layout.num_partials()));
+  Sums<Real> sums(layout, dalpha);
   const at::Tensor alphas = alpha.contiguous();
   layout.parallel(true, [&](const Stretch& s) {
     kernel(data<T>(gradient) + s.offset, data<T>(input) + s.offset, mutable_data<T>(dx) + s.offset,
-           s.outer, s.inner, data<Real>(alphas) + s.qparams, sums.data() + s.partial);
+           s.outer, s.inner, data<Real>(alphas) + s.qparams, sums.part(s));
   });
-  write_sums(layout, sums, 1.0, dalpha);
+  sums.finish([](int64_t) { return 1.0; });
 }
 
 std::tuple<at::Tensor, at::Tensor> backward_cpu(const at::Tensor& grad, const at::Tensor& x,

@@ -42,15 +42,15 @@ at::Tensor dequantize_cpu(const at::Tensor& codes, const at::Tensor& scale,
   const at::Tensor y = empty_beside(input, dtype);
   with_element_type(dtype, [&](auto element) {
     using T = decltype(element);
-    const QParamsInUse<T> qparams(scale, zero_point,
-                                  is_signed ? quant_range(-128, 127) : quant_range(0, 255));
+    const kernels::QuantRange range = is_signed ? quant_range(-128, 127) : quant_range(0, 255);
+    const QParamsInUse<T> qparams(scale, zero_point, range);
     if (input.numel() == 0) return;
     const Layout layout(input, granularity);
     const auto& kernels = fake_quantize_kernels<T>();
     const auto kernel = layout.rows() ? kernels.dequantize_rows : kernels.dequantize_runs;
     layout.parallel(false, [&](const Stretch& s) {
       kernel(data<uint8_t>(input) + s.offset, is_signed, mutable_data<T>(y) + s.offset, s.outer,
-             s.inner, qparams.view().from(s.qparams));
+             s.inner, qparams.view().from(s.qparams), range);
     });
   });
   return with_strides_of(y, codes);

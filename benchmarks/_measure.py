@@ -1,0 +1,82 @@
+"""Times functions against each other.
+
+Contenders take turns, in an order that is shuffled for every round, so that drift of the machine
+and what one leaves in the caches for the next meet all of them alike.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+SHORT = 0.01  # seconds; what is shorter runs a few times in a turn, on caches that it has warmed
+
+
+DISTURBED = 0.1  # cores that other programs use; what is measured meanwhile means little
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long contenders are measured together: until seconds and rounds are spent."""
+
+    seconds: float
+    rounds: int
+    attempts: int = 1  # at most, as long as other programs disturb
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of every timed call of each function, and who disturbed them."""
+
+    seconds: dict[str, list[float]]
+    other_load: float  # cores that other programs kept busy, on average
+
+
+def interleaved(functions: Mapping[str, Callable[[], object]], budget: Budget) -> Times:
+    """Times all functions, in turns; of several attempts, the one that was disturbed least counts."""
+    calls = {}
+    for name, function in functions.items():
+        function()
+        calls[name] = max(1, min(20, int(SHORT / _seconds(function))))
+    attempts = [_attempt(functions, calls, budget)]
+    while attempts[-1].other_load > DISTURBED and len(attempts) < budget.attempts:
+        attempts.append(_attempt(functions, calls, budget))
+    return min(attempts, key=lambda times: times.other_load)
+
+
+def _attempt(
+    functions: Mapping[str, Callable[[], object]], calls: Mapping[str, int], budget: Budget
+) -> Times:
+    """Rounds in which every function is called; `calls` says how often it is timed in each."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    order = list(functions)
+    shuffle = random.Random(0).shuffle
+    rounds = 0
+    others, begin = _others_seconds(), time.perf_counter()
+    while rounds < budget.rounds or time.perf_counter() - begin < budget.seconds:
+        shuffle(order)
+        for name in order:
+            if calls[name] > 1:
+                functions[name]()
+            times[name] += [_seconds(functions[name]) for _ in range(calls[name])]
+        rounds += 1
+    others, elapsed = _others_seconds() - others, time.perf_counter() - begin
+    return Times(times, round(max(0.0, others / elapsed), 3))
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
+
+
+def _others_seconds() -> float:
+    """Seconds of CPU time that all processes but this one have used since the machine started."""
+    total, *_ = Path("/proc/stat").read_text().splitlines()
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, total.split()[1:9])
+    ticks = user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
