@@ -20,7 +20,7 @@ at::Tensor forward_autograd(const at::Tensor& x, const at::Tensor& scale,
     return fake_quantize(x, scale, zero_point, quant_min, quant_max, axis, grad_scale, group_size,
                          pass_through, seed);
   }();
-  if (torch::autograd::compute_requires_grad(x, scale, zero_point)) {
+  if (requires_gradient("fake_quantize", x, scale, zero_point)) {
     record_backward("qatx::FakeQuantizeBackward", y, {x, scale, zero_point},
                     {x, scale, zero_point, seed.value_or(at::Tensor())},
                     [=](const variable_list& saved, const at::Tensor& grad) -> variable_list {
@@ -38,7 +38,7 @@ at::Tensor& out_autograd(const at::Tensor& x, const at::Tensor& scale, const at:
                          int64_t quant_min, int64_t quant_max, std::optional<int64_t> axis,
                          double grad_scale, std::optional<int64_t> group_size, bool pass_through,
                          const std::optional<at::Tensor>& seed, at::Tensor& out) {
-  TORCH_CHECK(!torch::autograd::compute_requires_grad(x, scale, zero_point, out),
+  TORCH_CHECK(!requires_gradient("fake_quantize", x, scale, zero_point, out),
               "fake_quantize with out= is not differentiable, but one of its arguments requires a "
               "gradient");
   static const auto op = find_operator<decltype(out_autograd)>("qatx::fake_quantize", "out");

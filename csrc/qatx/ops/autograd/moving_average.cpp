@@ -18,7 +18,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> forward_a
     return moving_average_fake_quantize(x, running_min, running_max, averaging_constant, quant_min,
                                         quant_max, symmetric, axis);
   }();
-  if (torch::autograd::compute_requires_grad(x)) {
+  if (requires_gradient("moving_average_fake_quantize", x)) {
     record_backward("qatx::MovingAverageFakeQuantizeBackward", std::get<0>(result), {x},
                     {x, std::get<3>(result), std::get<4>(result)},
                     [=](const variable_list& saved, const at::Tensor& grad) -> variable_list {

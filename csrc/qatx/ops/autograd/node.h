@@ -60,6 +60,16 @@ auto make_node(Args&&... args) {
   }
 }
 
+// Whether one of the inputs of the operator `name` requires a gradient. A forward-mode derivative
+// is an error, not a silent zero.
+template <class... Tensors>
+bool requires_gradient(const char* name, const Tensors&... inputs) {
+  TORCH_CHECK_NOT_IMPLEMENTED(!(inputs._fw_grad(/*level=*/0).defined() || ...), name,
+                              " has no forward-mode derivative (torch.func.jvp); take one in "
+                              "reverse mode");
+  return torch::autograd::compute_requires_grad(inputs...);
+}
+
 // Makes `output` the result of a function of `inputs` (undefined ones take no gradient), where one
 // of them requires a gradient. `output` was computed below autograd.
 template <class Backward>

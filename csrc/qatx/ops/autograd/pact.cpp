@@ -15,7 +15,7 @@ at::Tensor forward_autograd(const at::Tensor& x, const at::Tensor& alpha, int64_
     const at::AutoDispatchBelowADInplaceOrView guard;
     return pact(x, alpha, quant_max, axis);
   }();
-  if (torch::autograd::compute_requires_grad(x, alpha)) {
+  if (requires_gradient("pact", x, alpha)) {
     record_backward("qatx::PactBackward", y, {x, alpha}, {x, alpha},
                     [=](const variable_list& saved, const at::Tensor& grad) -> variable_list {
                       auto [dx, dalpha] = pact_backward(grad, saved[0], saved[1], axis);
