@@ -109,20 +109,27 @@ Granularity check_moving_average(const at::Tensor& x, const at::Tensor& running_
 
 namespace {
 
-void check_like(const at::Tensor& t, const char* name, const at::Tensor& x) {
-  TORCH_CHECK_TYPE(t.scalar_type() == x.scalar_type(), name, " must have the dtype of x, ",
-                   c10::toString(x.scalar_type()), ", got ", c10::toString(t.scalar_type()));
-  TORCH_CHECK_VALUE(t.sym_sizes() == x.sym_sizes(), name, " must have the shape of x, ",
+void check_like(const at::Tensor& t, const char* name, const at::Tensor& x, const char* x_name) {
+  TORCH_CHECK_TYPE(t.scalar_type() == x.scalar_type(), name, " must have the dtype of ", x_name,
+                   ", ", c10::toString(x.scalar_type()), ", got ", c10::toString(t.scalar_type()));
+  TORCH_CHECK_VALUE(t.sym_sizes() == x.sym_sizes(), name, " must have the shape of ", x_name, ", ",
                     x.sym_sizes(), ", got ", t.sym_sizes());
-  TORCH_CHECK_VALUE(t.device() == x.device(), name, " must be on the device of x, ", x.device(),
-                    ", got ", t.device());
+  TORCH_CHECK_VALUE(t.device() == x.device(), name, " must be on the device of ", x_name, ", ",
+                    x.device(), ", got ", t.device());
 }
 
 }  // namespace
 
-void check_grad(const at::Tensor& grad, const at::Tensor& x) { check_like(grad, "grad", x); }
+void check_scale_parameter(const at::Tensor& t, const char* name) {
+  TORCH_CHECK_TYPE(t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble, name,
+                   " must be float32 or float64, got ", c10::toString(t.scalar_type()));
+}
 
-void check_out(const at::Tensor& out, const at::Tensor& x) { check_like(out, "out", x); }
+void check_grad(const at::Tensor& grad, const at::Tensor& x, const char* x_name) {
+  check_like(grad, "grad", x, x_name);
+}
+
+void check_out(const at::Tensor& out, const at::Tensor& x) { check_like(out, "out", x, "x"); }
 
 void check_seed(const std::optional<at::Tensor>& seed) {
   if (!seed) return;

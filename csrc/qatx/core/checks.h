@@ -55,8 +55,11 @@ C10_EXPORT Granularity check_moving_average(const at::Tensor& x, const at::Tenso
                                             double averaging_constant, int64_t quant_min,
                                             int64_t quant_max, std::optional<int64_t> axis);
 
+// A learned scale or what it is made of: float32 or float64.
+C10_EXPORT void check_scale_parameter(const at::Tensor& t, const char* name);
+
 // The gradient of something like x.
-C10_EXPORT void check_grad(const at::Tensor& grad, const at::Tensor& x);
+C10_EXPORT void check_grad(const at::Tensor& grad, const at::Tensor& x, const char* x_name = "x");
 
 // A place for a result like x.
 C10_EXPORT void check_out(const at::Tensor& out, const at::Tensor& x);

@@ -35,10 +35,6 @@ struct QParamsView {
   const Real* inv_scale;  // 1 / scale
   const Real* low;
   const Real* high;
-
-  QParamsView from(int64_t first) const {
-    return {scale + first, inv_scale + first, low + first, high + first};
-  }
 };
 
 // How the backward differs from the default.
@@ -104,9 +100,12 @@ struct FakeQuantizeKernels {
   void (*range_rows)(const T* x, int64_t rows, int64_t channels, Real* min, Real* max);
 
   // The zero point in use is zero_point, rounded and clamped to the range. False where a scale is
-  // not in [2^-126, 2^126] or a zero point is NaN.
+  // not in [2^-126, 2^126] or a zero point is NaN. Only checks where inv_scale is null.
   bool (*prepare)(const Real* scale, const Real* zero_point, int64_t n, QuantRange range,
                   Real* inv_scale, Real* low, Real* high);
+
+  // sums[i] *= factor * factors[i] in double (* factor alone where factors is null).
+  void (*scale_sums)(Real* sums, int64_t n, double factor, const Real* factors);
 };
 
 // out[i] = number first + i of the stream of `seed`: the upper 24 bits of word i % 4 of Philox

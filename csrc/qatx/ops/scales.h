@@ -14,6 +14,9 @@ namespace qatx {
 // shape.
 C10_EXPORT at::Tensor learned_scale(const at::Tensor& raw);
 
+// draw for the gradient `grad` of the scale; grad is like raw.
+C10_EXPORT at::Tensor learned_scale_backward(const at::Tensor& grad, const at::Tensor& raw);
+
 // The power of two whose exponent is nearest to that of a scale, 2^rint(log2(scale)), so that
 // requantization is a shift. The gradient goes straight through the rounding of the exponent:
 // dscale = dresult * result / scale  (arXiv 1903.08066, which rounds the exponent up). float32 or

@@ -368,7 +368,11 @@ TEST_P(FakeQuantizeKernelTest, PreparesAndChecksParameters) {
       return row().fake_quantize.f32.prepare(scale.data(), zero_point.data(), n, {-8.0f, 7.0f},
                                              inv_scale.data(), low.data(), high.data());
     };
-    ASSERT_TRUE(prepare());
+    const auto check = [&] {
+      return row().fake_quantize.f32.prepare(scale.data(), zero_point.data(), n, {-8.0f, 7.0f},
+                                             nullptr, nullptr, nullptr);
+    };
+    ASSERT_TRUE(prepare() && check());
     for (int64_t i = 0; i < n; ++i) {
       ASSERT_TRUE(equal(inv_scale[i], 1.0f / scale[i]));
       const float z = std::nearbyint(zero_point[i]);
@@ -382,10 +386,33 @@ TEST_P(FakeQuantizeKernelTest, PreparesAndChecksParameters) {
     for (const float value : bad) {
       scale[at] = value;
       EXPECT_FALSE(prepare()) << value << " at " << at << " of " << n;
+      EXPECT_FALSE(check()) << value << " at " << at << " of " << n;
     }
     scale[at] = before;
     zero_point[at] = kNan;
     EXPECT_FALSE(prepare()) << "NaN at " << at << " of " << n;
+  }
+}
+
+TEST_P(FakeQuantizeKernelTest, ScalesSumsInDouble) {
+  for (int64_t n = 0; n <= 40; ++n) {
+    Buffer<float> sums(n);
+    Buffer<float> twice(n);
+    Buffer<float> factors(n);
+    for (int64_t i = 0; i < n; ++i) {
+      sums[i] = twice[i] = real(-5.0f, 5.0f);
+      factors[i] = real(0.001f, 1.0f);
+    }
+    const std::vector<float> before(sums.data(), sums.data() + n);
+    const double factor = 1.0 / 3.0;
+    row().fake_quantize.f32.scale_sums(sums.data(), n, factor, nullptr);
+    row().fake_quantize.f32.scale_sums(twice.data(), n, factor, factors.data());
+    for (int64_t i = 0; i < n; ++i) {
+      const double sum = before[static_cast<size_t>(i)];
+      ASSERT_EQ(sums[i], static_cast<float>(sum * factor));
+      ASSERT_EQ(twice[i], static_cast<float>(sum * (double{factors[i]} * factor)));
+    }
+    EXPECT_TRUE(sums.zones_intact() && twice.zones_intact());
   }
 }
 

@@ -87,12 +87,15 @@ inline Lanes select(Mask mask, Lanes x, Lanes y) {
   return {_mm256_blendv_ps(y.a, x.a, mask.a), _mm256_blendv_ps(y.b, x.b, mask.b)};
 }
 
-// x where the mask is set (not set), 0 elsewhere.
+// x where the mask is set, 0 elsewhere.
 inline Lanes where(Mask mask, Lanes x) {
   return {_mm256_and_ps(mask.a, x.a), _mm256_and_ps(mask.b, x.b)};
 }
-inline Lanes where_not(Mask mask, Lanes x) {
-  return {_mm256_andnot_ps(mask.a, x.a), _mm256_andnot_ps(mask.b, x.b)};
+// x - y where the mask is set, x elsewhere; x + y where it is not set, x elsewhere (0 instead of
+// -0).
+inline Lanes minus_where(Lanes x, Mask mask, Lanes y) { return x - where(mask, y); }
+inline Lanes plus_where_not(Lanes x, Mask mask, Lanes y) {
+  return x + Lanes{_mm256_andnot_ps(mask.a, y.a), _mm256_andnot_ps(mask.b, y.b)};
 }
 
 // Lane i takes lane i + 8, then i + 4, i + 2, i + 1.

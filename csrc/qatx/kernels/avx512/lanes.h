@@ -51,10 +51,14 @@ inline bool is_full(Mask mask) { return mask.m == 0xffff; }
 // a where the mask is set, b elsewhere.
 inline Lanes select(Mask mask, Lanes a, Lanes b) { return {_mm512_mask_mov_ps(b.v, mask.m, a.v)}; }
 
-// a where the mask is set (not set), 0 elsewhere.
+// a where the mask is set, 0 elsewhere.
 inline Lanes where(Mask mask, Lanes a) { return {_mm512_maskz_mov_ps(mask.m, a.v)}; }
-inline Lanes where_not(Mask mask, Lanes a) {
-  return {_mm512_maskz_mov_ps(_knot_mask16(mask.m), a.v)};
+// a - b where the mask is set, a elsewhere; a + b where it is not set, a elsewhere.
+inline Lanes minus_where(Lanes a, Mask mask, Lanes b) {
+  return {_mm512_mask_sub_ps(a.v, mask.m, a.v, b.v)};
+}
+inline Lanes plus_where_not(Lanes a, Mask mask, Lanes b) {
+  return {_mm512_mask_add_ps(a.v, _knot_mask16(mask.m), a.v, b.v)};
 }
 
 // Lane i takes lane i + 8, then i + 4, i + 2, i + 1.
@@ -145,6 +149,10 @@ inline void keep(Mask mask, Lanes value, const float*, float* to, int64_t count)
   }
 }
 inline void keep_bits(Mask mask, const void* from, void* to, int64_t count) {
+  if (count >= 16) {
+    _mm256_storeu_si256(static_cast<__m256i*>(to), _mm256_maskz_loadu_epi16(mask.m, from));
+    return;
+  }
   const __mmask16 there = first_16(count);
   _mm256_mask_storeu_epi16(to, there, _mm256_maskz_loadu_epi16(_kand_mask16(mask.m, there), from));
 }

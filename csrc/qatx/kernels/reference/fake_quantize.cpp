@@ -5,6 +5,7 @@
 
 #include "qatx/kernels/implementations.h"
 #include "qatx/kernels/noise.inc"
+#include "qatx/kernels/scale_sums.inc"
 
 namespace qatx::kernels {
 namespace {
@@ -188,6 +189,7 @@ struct Reference {
     for (int64_t i = 0; i < n; ++i) {
       valid = valid && scale[i] >= Real{0x1p-126} && scale[i] <= Real{0x1p126} &&
               zero_point[i] == zero_point[i];
+      if (inv_scale == nullptr) continue;
       inv_scale[i] = 1 / scale[i];
       const Real rounded = std::rint(zero_point[i]);
       const Real at_least = rounded < range.quant_min ? range.quant_min : rounded;
@@ -201,7 +203,7 @@ struct Reference {
   static constexpr FakeQuantizeKernels<T> kernels = {
       forward_runs,  forward_rows,    backward_runs,   backward_rows,      quantize_runs,
       quantize_rows, dequantize_runs, dequantize_rows, clip_backward_runs, clip_backward_rows,
-      range_runs,    range_rows,      prepare};
+      range_runs,    range_rows,      prepare,         scale_sums<Real>};
 };
 
 }  // namespace

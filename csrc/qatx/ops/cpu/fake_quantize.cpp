@@ -23,10 +23,11 @@ void forward(const at::Tensor& input, const at::Tensor& output, const at::Tensor
   const auto kernel = layout.rows() ? kernels.forward_rows : kernels.forward_runs;
   const T* x = data<T>(input);
   T* y = mutable_data<T>(output);
-  layout.parallel(noise.is_used(), [&](const Stretch& s) {
-    std::vector<float> buffer;
-    kernel(x + s.offset, y + s.offset, s.outer, s.inner, qparams.view().from(s.qparams),
-           noise.of(s, buffer));
+  using OwnScratch = Scratch<typename kernels::RealOf<T>::type>;
+  const bool cut = noise.is_used() || !qparams.are_few();
+  layout.parallel<OwnScratch>(cut, [&](const Stretch& s, OwnScratch& scratch) {
+    kernel(x + s.offset, y + s.offset, s.outer, s.inner,
+           qparams.of(s, layout.num_qparams(s), scratch), noise.of(s, scratch));
   });
 }
 
@@ -87,20 +88,20 @@ void backward(const at::Tensor& gradient, const at::Tensor& input, const at::Ten
   const Layout layout(input, granularity);
   const auto& kernels = fake_quantize_kernels<T>();
   const auto kernel = layout.rows() ? kernels.backward_rows : kernels.backward_runs;
-  Sums<Real> scale_sums(layout, dscale);
-  Sums<Real> outside_sums(layout, dzero_point);
+  Sums<Real> scale_sums(layout, dscale, kernels.scale_sums, grad_scale);
+  Sums<Real> outside_sums(layout, dzero_point, kernels.scale_sums, -grad_scale, qparams.scale());
   const T* g = data<T>(gradient);
   const T* x = data<T>(input);
   T* out = mutable_data<T>(dx);
-  layout.parallel(true, [&](const Stretch& s) {
-    std::vector<float> buffer;
+  layout.parallel<Scratch<Real>>(true, [&](const Stretch& s, Scratch<Real>& scratch) {
     kernel(g + s.offset, x + s.offset, out + s.offset, s.outer, s.inner,
-           qparams.view().from(s.qparams), {pass_through, noise.of(s, buffer)}, scale_sums.part(s),
-           outside_sums.part(s));
+           qparams.of(s, layout.num_qparams(s), scratch), {pass_through, noise.of(s, scratch)},
+           scale_sums.part(s), outside_sums.part(s));
+    scale_sums.finish(s);
+    outside_sums.finish(s);
   });
-  scale_sums.finish([=](int64_t) { return grad_scale; });
-  const Real* scales = qparams.view().scale;
-  outside_sums.finish([=](int64_t p) { return -static_cast<double>(scales[p]) * grad_scale; });
+  scale_sums.finish();
+  outside_sums.finish();
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_cpu(

@@ -1,12 +1,15 @@
 #pragma once
 
+#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 #include <c10/util/SmallVector.h>
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <type_traits>
+#include <vector>
 
 #include "qatx/core/qparams.h"
 #include "qatx/kernels/registry.h"
@@ -58,31 +61,70 @@ inline kernels::QuantRange quant_range(int64_t quant_min, int64_t quant_max) {
   return {static_cast<float>(quant_min), static_cast<float>(quant_max)};
 }
 
-// The parameters in use, read and checked.
+// What a thread keeps from one stretch to the next.
+template <class Real>
+struct Scratch {
+  std::vector<Real> qparams;
+  std::vector<float> noise;
+};
+
+// The parameters in use, read and checked. What kernels derive from them is derived once where they
+// are few; where they are many, as in groups, by every stretch for itself: that is done in parallel
+// and stays in the cache.
 template <class T>
 class QParamsInUse {
  public:
   using Real = typename kernels::RealOf<T>::type;
 
   QParamsInUse(const at::Tensor& scale, const at::Tensor& zero_point, kernels::QuantRange range)
-      : scale_(scale.expect_contiguous()), derived_(static_cast<size_t>(3 * scale.numel())) {
-    const auto zero_points = zero_point.expect_contiguous();
-    const int64_t n = scale.numel();
-    Real* inv_scale = derived_.data();
-    const bool valid =
-        fake_quantize_kernels<T>().prepare(data<Real>(*scale_), data<Real>(*zero_points), n, range,
-                                           inv_scale, inv_scale + n, inv_scale + 2 * n);
+      : scale_(scale.expect_contiguous()),
+        zero_point_(zero_point.expect_contiguous()),
+        range_(range),
+        size_(scale.numel()) {
+    std::atomic<bool> valid = true;
+    if (are_few()) {
+      derived_.resize(static_cast<size_t>(3 * size_));
+      valid = derive(0, size_, derived_.data());
+    } else {
+      at::parallel_for(0, size_, kFew, [&](int64_t begin, int64_t end) {
+        if (!derive(begin, end - begin, nullptr)) valid = false;
+      });
+    }
     if (!valid) check_qparams_values(scale, zero_point);
   }
 
-  kernels::QParamsView<Real> view() const {
-    const size_t n = derived_.size() / 3;
-    return {data<Real>(*scale_), derived_.data(), derived_.data() + n, derived_.data() + 2 * n};
+  // Whether they are derived ahead. If not, stretches should be short.
+  bool are_few() const { return size_ <= kFew; }
+
+  const Real* scale() const { return data<Real>(*scale_); }
+
+  // The parameters of a stretch, of which there are n. Valid as long as `scratch` is.
+  kernels::QParamsView<Real> of(const Stretch& stretch, int64_t n, Scratch<Real>& scratch) const {
+    if (are_few()) return view(stretch.qparams, derived_.data() + stretch.qparams, size_);
+    scratch.qparams.resize(static_cast<size_t>(3 * n));
+    derive(stretch.qparams, n, scratch.qparams.data());
+    return view(stretch.qparams, scratch.qparams.data(), n);
   }
 
  private:
+  static constexpr int64_t kFew = 4096;
+
+  // Of n parameters from the first on: 1 / scale, then low, then high. Only checks where `derived`
+  // is null.
+  bool derive(int64_t first, int64_t n, Real* derived) const {
+    return fake_quantize_kernels<T>().prepare(
+        scale() + first, data<Real>(*zero_point_) + first, n, range_, derived,
+        derived == nullptr ? nullptr : derived + n, derived == nullptr ? nullptr : derived + 2 * n);
+  }
+  kernels::QParamsView<Real> view(int64_t first, const Real* derived, int64_t n) const {
+    return {scale() + first, derived, derived + n, derived + 2 * n};
+  }
+
   c10::MaybeOwned<at::Tensor> scale_;
-  c10::SmallVector<Real, 12> derived_;  // inv_scale, then low, then high
+  c10::MaybeOwned<at::Tensor> zero_point_;
+  kernels::QuantRange range_;
+  int64_t size_;
+  c10::SmallVector<Real, 12> derived_;
 };
 
 // The numbers that stochastic rounding uses for a stretch; none without a seed.
@@ -94,12 +136,14 @@ class Noise {
 
   bool is_used() const { return seed_.has_value(); }
 
-  // Valid as long as `buffer` is.
-  const float* of(const Stretch& stretch, std::vector<float>& buffer) const {
+  // Valid as long as `scratch` is.
+  template <class Real>
+  const float* of(const Stretch& stretch, Scratch<Real>& scratch) const {
     if (!seed_) return nullptr;
-    buffer.resize(static_cast<size_t>(stretch.size()));
-    kernels::active().fake_quantize.noise(*seed_, stretch.offset, stretch.size(), buffer.data());
-    return buffer.data();
+    scratch.noise.resize(static_cast<size_t>(stretch.size()));
+    kernels::active().fake_quantize.noise(*seed_, stretch.offset, stretch.size(),
+                                          scratch.noise.data());
+    return scratch.noise.data();
   }
 
  private:

@@ -46,16 +46,23 @@ class Layout {
   bool rows() const { return rows_; }
   int64_t num_partials() const { return num_partials_; }
 
-  // Calls body(Stretch) in parallel for stretches that cover x. Where `cut`, each stretch has
-  // partial results of its own; otherwise they are as long as a task.
-  template <class Body>
+  // How many parameters, and partial results, belong to a stretch.
+  int64_t num_qparams(const Stretch& stretch) const {
+    return rows_ ? stretch.inner : stretch.outer;
+  }
+
+  // Calls body(Stretch, Scratch&) in parallel for stretches that cover x. Where `cut`, each stretch
+  // has partial results of its own and is short; otherwise they are as long as a task. Scratch:
+  // what a thread keeps from one stretch to the next.
+  template <class Scratch, class Body>
   void parallel(bool cut, const Body& body) const {
     at::parallel_for(0, tasks_, grain_, [&](int64_t begin, int64_t end) {
+      Scratch scratch;
       while (begin < end) {
         int64_t done = 0;
         const Stretch stretch =
             rows_ ? rows_from(begin, end, cut, done) : runs_from(begin, end, cut, done);
-        if (stretch.size() > 0) body(stretch);
+        if (stretch.size() > 0) body(stretch, scratch);
         begin += done;
       }
     });
@@ -102,36 +109,49 @@ at::Tensor beside(const at::Tensor& t, const at::Tensor& x);
 // `result`, which lies in memory as dense(x) does, with the strides that empty_like(x) has.
 at::Tensor with_strides_of(const at::Tensor& result, const at::Tensor& x);
 
-// Sums of partial results, by parameter, in double, in order.
+// For Layout::parallel() where a thread keeps nothing.
+struct NoScratch {};
+
+// Sums of partial results, by parameter, in double, in order, times `factor`, times the element of
+// `factors` that belongs to the parameter where those are given.
 template <class Real>
 class Sums {
  public:
+  // sums[i] *= factor * factors[i], in double (FakeQuantizeKernels::scale_sums).
+  using ScaleKernel = void (*)(Real* sums, int64_t n, double factor, const Real* factors);
+
   // total: dense.
-  Sums(const Layout& layout, const at::Tensor& total)
-      : layout_(layout), size_(total.numel()), total_(total.mutable_data_ptr<Real>()) {
+  Sums(const Layout& layout, const at::Tensor& total, ScaleKernel kernel, double factor = 1.0,
+       const Real* factors = nullptr)
+      : layout_(layout),
+        size_(total.numel()),
+        total_(total.mutable_data_ptr<Real>()),
+        kernel_(kernel),
+        factor_(factor),
+        factors_(factors) {
     if (!is_direct()) partials_.resize(static_cast<size_t>(layout.num_partials()));
   }
 
-  // Where a kernel writes the partial results of a stretch.
+  // Where a kernel writes the partial results of a stretch; then finish(stretch) is called.
   Real* part(const Stretch& stretch) {
     return (is_direct() ? total_ : partials_.data()) + stretch.partial;
   }
+  void finish(const Stretch& stretch) {
+    if (!is_direct()) return;
+    kernel_(total_ + stretch.partial, layout_.num_qparams(stretch), factor_,
+            factors_ == nullptr ? nullptr : factors_ + stretch.partial);
+  }
 
-  // Writes the totals, times factor(index of the parameters).
-  template <class Factor>
-  void finish(const Factor& factor) {
-    if (is_direct()) {
-      for (int64_t p = 0; p < size_; ++p) {
-        total_[p] = static_cast<Real>(static_cast<double>(total_[p]) * factor(p));
-      }
-      return;
-    }
+  // Writes the totals, after all stretches.
+  void finish() {
+    if (is_direct()) return;
     std::vector<double> sums(static_cast<size_t>(size_), 0.0);
     layout_.for_partials([&](int64_t partial, int64_t p) {
       sums[static_cast<size_t>(p)] += static_cast<double>(partials_[static_cast<size_t>(partial)]);
     });
     for (int64_t p = 0; p < size_; ++p) {
-      total_[p] = static_cast<Real>(sums[static_cast<size_t>(p)] * factor(p));
+      const double own = factors_ == nullptr ? factor_ : static_cast<double>(factors_[p]) * factor_;
+      total_[p] = static_cast<Real>(sums[static_cast<size_t>(p)] * own);
     }
   }
 
@@ -142,6 +162,9 @@ class Sums {
   const Layout& layout_;
   int64_t size_;
   Real* total_;
+  ScaleKernel kernel_;
+  double factor_;
+  const Real* factors_;
   std::vector<Real> partials_;
 };
 

@@ -28,7 +28,7 @@ void range_of(const at::Tensor& x, const Granularity& granularity, const at::Ten
   const auto kernel = layout.rows() ? kernels.range_rows : kernels.range_runs;
   std::vector<Real> mins(static_cast<size_t>(layout.num_partials()));
   std::vector<Real> maxs(mins.size());
-  layout.parallel(true, [&](const Stretch& s) {
+  layout.parallel<NoScratch>(true, [&](const Stretch& s, NoScratch&) {
     kernel(data<T>(input) + s.offset, s.outer, s.inner, mins.data() + s.partial,
            maxs.data() + s.partial);
   });

@@ -34,13 +34,14 @@ void backward(const at::Tensor& gradient, const at::Tensor& input, const at::Ten
   const Layout layout(input, granularity);
   const auto& kernels = fake_quantize_kernels<T>();
   const auto kernel = layout.rows() ? kernels.clip_backward_rows : kernels.clip_backward_runs;
-  Sums<Real> sums(layout, dalpha);
+  Sums<Real> sums(layout, dalpha, kernels.scale_sums);
   const at::Tensor alphas = alpha.contiguous();
-  layout.parallel(true, [&](const Stretch& s) {
+  layout.parallel<NoScratch>(true, [&](const Stretch& s, NoScratch&) {
     kernel(data<T>(gradient) + s.offset, data<T>(input) + s.offset, mutable_data<T>(dx) + s.offset,
            s.outer, s.inner, data<Real>(alphas) + s.qparams, sums.part(s));
+    sums.finish(s);
   });
-  sums.finish([](int64_t) { return 1.0; });
+  sums.finish();
 }
 
 std::tuple<at::Tensor, at::Tensor> backward_cpu(const at::Tensor& grad, const at::Tensor& x,

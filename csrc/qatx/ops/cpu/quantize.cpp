@@ -24,9 +24,10 @@ at::Tensor quantize_cpu(const at::Tensor& x, const at::Tensor& scale, const at::
     const Layout layout(input, granularity);
     const auto& kernels = fake_quantize_kernels<T>();
     const auto kernel = layout.rows() ? kernels.quantize_rows : kernels.quantize_runs;
-    layout.parallel(false, [&](const Stretch& s) {
+    using OwnScratch = Scratch<typename kernels::RealOf<T>::type>;
+    layout.parallel<OwnScratch>(!qparams.are_few(), [&](const Stretch& s, OwnScratch& scratch) {
       kernel(data<T>(input) + s.offset, mutable_data<uint8_t>(codes) + s.offset, s.outer, s.inner,
-             qparams.view().from(s.qparams), range);
+             qparams.of(s, layout.num_qparams(s), scratch), range);
     });
   });
   return with_strides_of(codes, x);
@@ -48,9 +49,10 @@ at::Tensor dequantize_cpu(const at::Tensor& codes, const at::Tensor& scale,
     const Layout layout(input, granularity);
     const auto& kernels = fake_quantize_kernels<T>();
     const auto kernel = layout.rows() ? kernels.dequantize_rows : kernels.dequantize_runs;
-    layout.parallel(false, [&](const Stretch& s) {
+    using OwnScratch = Scratch<typename kernels::RealOf<T>::type>;
+    layout.parallel<OwnScratch>(!qparams.are_few(), [&](const Stretch& s, OwnScratch& scratch) {
       kernel(data<uint8_t>(input) + s.offset, is_signed, mutable_data<T>(y) + s.offset, s.outer,
-             s.inner, qparams.view().from(s.qparams), range);
+             s.inner, qparams.of(s, layout.num_qparams(s), scratch), range);
     });
   });
   return with_strides_of(y, codes);
