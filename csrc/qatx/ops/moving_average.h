@@ -11,7 +11,7 @@ namespace qatx {
 
 // Quantizes with a moving average of the range, updated by x first (arXiv 1712.05877, section 3.1):
 //   running = running + averaging_constant * (range of x - running), or the range of x where there
-//             was none yet (an infinity)
+//             was none yet (an infinity or NaN)
 //   scale, zero_point = choose_qparams(running_min, running_max, ...)
 //   y = fake_quantize(x, scale, zero_point, ...)
 // Returns (y, running_min, running_max, scale, zero_point); nothing is changed in place.
