@@ -8,6 +8,7 @@
 #include "qatx/library.h"
 #include "qatx/ops/dorefa.h"
 #include "qatx/ops/fake_quantize.h"
+#include "qatx/ops/learned_zero_point.h"
 #include "qatx/ops/moving_average.h"
 #include "qatx/ops/pack_codes.h"
 #include "qatx/ops/pact.h"

@@ -162,10 +162,13 @@ def test_a_second_derivative_of_a_power_of_two_is_right():
     torch.testing.assert_close(second, torch.tensor([2 * (0.5 / 0.7) ** 2]))
 
 
-@pytest.mark.parametrize("name", [*DIFFERENTIABLE, "learned_scale", "power_of_two_scale"])
+PARAMETERS = ("learned_scale", "learned_zero_point", "power_of_two_scale")
+
+
+@pytest.mark.parametrize("name", [*DIFFERENTIABLE, *PARAMETERS])
 def test_a_forward_mode_derivative_is_an_error(name):
     x = torch.rand(4, 6) + 0.5
-    operator = getattr(ops, name) if name.endswith("scale") else lambda x: CALLS[name](x, 1)()
+    operator = getattr(ops, name) if name in PARAMETERS else lambda x: CALLS[name](x, 1)()
     with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="no forward-mode"):
         operator(forward_ad.make_dual(x, torch.ones_like(x)))
     with pytest.raises(NotImplementedError, match="no forward-mode"):

@@ -117,6 +117,7 @@ def others() -> dict[str, Call]:
     return {
         "learned_scale": Call(ops.learned_scale.default, (raw,)),
         "learned_scale_backward": Call(ops.learned_scale_backward.default, (torch.ones(3), raw)),
+        "learned_zero_point": Call(ops.learned_zero_point.default, (raw,)),
         "power_of_two_scale": Call(ops.power_of_two_scale.default, (torch.tensor([0.7, 3.0]),)),
         "pack_codes": Call(ops.pack_codes.default, (codes, 4)),
         "unpack_codes": Call(
@@ -154,7 +155,7 @@ def test_opcheck(name, granularity):
 def test_opcheck_of_what_takes_no_x(name):
     call = others()[name]
     torch.library.opcheck(*call)
-    if name.endswith("scale"):
+    if name in ("learned_scale", "learned_zero_point", "power_of_two_scale"):
         torch.library.opcheck(*learning(call))
 
 

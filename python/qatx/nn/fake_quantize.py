@@ -40,12 +40,14 @@ class FakeQuantize(nn.Module):
         power_of_two: Whether the scale in use is the nearest power of two.
         stochastic_rounding: Whether training rounds stochastically.
         pass_through: Whether the gradient of the input ignores the range.
-        generator: Where the seeds of stochastic rounding come from; None: PyTorch's own.
+        generator: Where the seeds of stochastic rounding come from; None: PyTorch's own, which
+            `torch.compile` takes without a graph break.
         scale: Parameter of shape `scale_shape`. What is in use is
             `torch.ops.qatx.learned_scale(scale)`, which no optimizer step can make zero, negative
             or NaN.
         zero_point: In codes, float32, shaped like `scale`; rounded where it is used. A parameter
-            where the spec is asymmetric, otherwise a buffer.
+            where the spec is asymmetric (in use is `torch.ops.qatx.learned_zero_point(zero_point)`,
+            which is never NaN), otherwise a buffer.
         observed_min, observed_max: Buffers shaped like `scale`: the range seen in the state
             "calibrate".
         observed_mean: Buffer shaped like `scale`: the mean magnitude seen there, where
@@ -231,8 +233,11 @@ class FakeQuantize(nn.Module):
         self.zero_point.copy_(zero_point)
 
     def _quantize(self, x: Tensor) -> Tensor:
+        zero_point = self.zero_point
+        if not self.spec.symmetric:
+            zero_point = torch.ops.qatx.learned_zero_point(zero_point)
         return self._fake_quantize(
-            x, torch.ops.qatx.learned_scale(self.scale), self.zero_point, self._grad_scale(x)
+            x, torch.ops.qatx.learned_scale(self.scale), zero_point, self._grad_scale(x)
         )
 
     # ---- shared --------------------------------------------------------------------------------
