@@ -4,10 +4,10 @@ ARGS ?=
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-CPP_FILES = $(shell find csrc tests examples -name '*.cpp' -o -name '*.h')
+CPP_FILES = $(shell find csrc tests examples benchmarks -name '*.cpp' -o -name '*.h')
 BENCHMARKS = $(subst _,-,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
 
-.PHONY: help setup setup-bench build demo publish-demo test test-sanitize bench format lint clean
+.PHONY: help setup setup-bench build build-bench demo publish-demo test test-sanitize bench format lint clean
 
 help:
 	@echo 'make demo            train, convert and run a real model; results in build/demo (ARGS=--quick: under a minute)'
@@ -56,7 +56,11 @@ setup-bench: setup
 
 bench: $(BENCHMARKS:%=bench-%)
 
-bench-%: build setup-bench
+build-bench: build
+	@cmake -S . -B build/cmake -DQATX_BUILD_BENCHMARKS=ON >/dev/null
+	cmake --build build/cmake
+
+bench-%: build-bench setup-bench
 	.venv-bench/bin/python benchmarks/$(subst -,_,$*).py --out build/bench/$*.json $(ARGS)
 
 publish-bench-%: bench-%

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from _fake_quantize_contenders import (
@@ -16,13 +19,17 @@ from _fake_quantize_contenders import (
     qatx_options,
 )
 from _fake_quantize_subject import Subject
-from _measure import Budget
+from _measure import Budget, OtherPrograms, Times
 from _memory import kept_bytes, peak_bytes
-from _results import Row, compare, with_memory
+from _results import Row, as_rows, compare, with_memory
 from torch import Tensor
 
 COPY = "out.copy_(x)"
 ADD, ADD_FRESH = "torch.add(g, x, out=out)", "torch.add(g, x)"
+
+SUMS = "sums of gradients"
+FIXED_ORDER, ANY_ORDER = "fixed blocks", "one sum a thread"
+SUMS_PROGRAM = Path(__file__).parent.parent / "build/cmake/bin/reproducible_sums"
 
 Functions = dict[str, Callable[[], object]]
 
@@ -83,7 +90,9 @@ def kernels(
         name, options = kernel_name(subject), qatx_options(subject)
         scale = subject.scale()
         zero_point = torch.zeros_like(scale)
-        forwards[name] = partial(operators.fake_quantize, x, scale, zero_point, **options, out=out)
+        forwards[name] = partial(
+            operators.fake_quantize.out, x, scale, zero_point, **options, out=out
+        )
         backwards[name] = partial(
             operators.fake_quantize_backward, gradient, x, scale, zero_point, **options
         )
@@ -124,6 +133,21 @@ def data_types(
         steps[type_name(dtype)] = training_step(qatx_learned(subject), x, torch.randn_like(x))
     case = f"data types, forward + backward, {setting}: {subject}"
     yield from compare(case, steps, budget, ratio_to=type_name(dtypes[0]))
+
+
+def reproducible_sums(rounds: int) -> Iterator[Row]:
+    """The backward kernel with sums that do not depend on the number of threads, and without."""
+    others = OtherPrograms()
+    program = subprocess.run([SUMS_PROGRAM, str(rounds)], check=True, stdout=subprocess.PIPE)
+    load = others.load()
+    for case in json.loads(program.stdout):
+        threads, shape = case["threads"], "x".join(map(str, case["shape"]))
+        times = Times(case["seconds"], load)
+        yield from as_rows(f"{SUMS}, {described(threads)}: {shape}", times, ratio_to=ANY_ORDER)
+
+
+def described(threads: int) -> str:
+    return "1 thread" if threads == 1 else f"{threads} threads"
 
 
 def type_name(dtype: torch.dtype) -> str:

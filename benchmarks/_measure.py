@@ -37,7 +37,7 @@ class Times:
 
 
 def interleaved(functions: Mapping[str, Callable[[], object]], budget: Budget) -> Times:
-    """Times all functions, in turns; of several attempts, the one that was disturbed least counts."""
+    """Times all functions, in turns; of several attempts, the least disturbed one counts."""
     calls = {}
     for name, function in functions.items():
         function()
@@ -56,7 +56,7 @@ def _attempt(
     order = list(functions)
     shuffle = random.Random(0).shuffle
     rounds = 0
-    others, begin = _others_seconds(), time.perf_counter()
+    others, begin = OtherPrograms(), time.perf_counter()
     while rounds < budget.rounds or time.perf_counter() - begin < budget.seconds:
         shuffle(order)
         for name in order:
@@ -64,8 +64,19 @@ def _attempt(
                 functions[name]()
             times[name] += [_seconds(functions[name]) for _ in range(calls[name])]
         rounds += 1
-    others, elapsed = _others_seconds() - others, time.perf_counter() - begin
-    return Times(times, round(max(0.0, others / elapsed), 3))
+    return Times(times, others.load())
+
+
+class OtherPrograms:
+    """What programs but this one and those that it ran have done since this was made."""
+
+    def __init__(self) -> None:
+        self._begin, self._before = time.perf_counter(), _others_seconds()
+
+    def load(self) -> float:
+        """Cores that they kept busy, on average."""
+        elapsed = time.perf_counter() - self._begin
+        return round(max(0.0, (_others_seconds() - self._before) / elapsed), 3)
 
 
 def _seconds(function: Callable[[], object]) -> float:
@@ -75,8 +86,10 @@ def _seconds(function: Callable[[], object]) -> float:
 
 
 def _others_seconds() -> float:
-    """Seconds of CPU time that all processes but this one have used since the machine started."""
+    """Seconds of CPU time that all processes but this one and its children have used since the
+    machine started."""
     total, *_ = Path("/proc/stat").read_text().splitlines()
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, total.split()[1:9])
     ticks = user + nice + system + irq + softirq + steal
-    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
+    children = os.times().children_user + os.times().children_system
+    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time() - children

@@ -15,7 +15,7 @@ from typing import Any
 
 import qatx
 import torch
-from _measure import DISTURBED, Budget, interleaved
+from _measure import DISTURBED, Budget, Times, interleaved
 from qatx._C import isa
 
 PEERS = ("brevitas", "torchao")
@@ -78,7 +78,11 @@ def compare(
     case: str, functions: Mapping[str, Callable[[], object]], budget: Budget, *, ratio_to: str
 ) -> list[Row]:
     """Times all contenders of a case, in turns."""
-    times = interleaved(functions, budget)
+    return as_rows(case, interleaved(functions, budget), ratio_to=ratio_to)
+
+
+def as_rows(case: str, times: Times, *, ratio_to: str) -> list[Row]:
+    """The rows of a case."""
     medians = {name: statistics.median(seconds) for name, seconds in times.seconds.items()}
     return [
         Row(

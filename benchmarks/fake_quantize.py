@@ -10,7 +10,15 @@ from itertools import groupby, product
 from pathlib import Path
 
 import torch
-from _fake_quantize_cases import data_types, granularities, kernels, peers, type_name
+from _fake_quantize_cases import (
+    data_types,
+    described,
+    granularities,
+    kernels,
+    peers,
+    reproducible_sums,
+    type_name,
+)
 from _fake_quantize_subject import Subject
 from _fake_quantize_targets import IN_CACHE, check_targets
 from _measure import Budget
@@ -74,10 +82,8 @@ def measure(*, quick: bool, say: Callable[[str], None]) -> Iterator[Row]:
         for subject in subjects:
             say(f"data types, {described(threads)}: {subject}")
             yield from data_types(subject, DTYPES, described(threads), budget)
-
-
-def described(threads: int) -> str:
-    return "1 thread" if threads == 1 else f"{threads} threads"
+    say("reproducible sums")
+    yield from reproducible_sums(2 if quick else 50)
 
 
 def shrunk(subject: Subject) -> Subject:
