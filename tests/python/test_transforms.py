@@ -219,3 +219,30 @@ def test_modules_are_recomputed_alike(kind, use_reentrant):
         torch.manual_seed(3)
         results.append(backward(module, torch.linspace(-3, 3, 150).reshape(SHAPE)))
     assert_equal(*results)
+
+
+def test_a_moving_range_moves_again_when_it_is_recomputed():
+    """As the statistics of batch normalization do; the class says so. (The new kind of checkpoint
+    stops in time where nothing behind the quantizer is recomputed.)"""
+    x = torch.linspace(-300, 300, 150).reshape(SHAPE)
+    module, twice = (calibrated(MAKERS["moving_average"]()) for _ in range(2))
+    backward(Checkpointed(module, use_reentrant=True), x)
+    twice(x)
+    twice(x)
+    torch.testing.assert_close(module.state_dict(), twice.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_modules_export_in_training_mode(kind):
+    module = calibrated(MAKERS[kind]())
+    twin = copy.deepcopy(module)
+    x = torch.randn(SHAPE)
+    exported = torch.export.export(module, (x,)).module()
+    results = []
+    for function in (exported, twin):
+        torch.manual_seed(1)
+        results.append(gradients(function, x))
+    assert_equal(*results)
+    moved = dict(exported.named_buffers())
+    for name, buffer in twin.named_buffers():
+        torch.testing.assert_close(moved.get(name, buffer), buffer, rtol=0, atol=0)

@@ -57,8 +57,8 @@ class MovingAverage(FakeQuantize):
     The arguments and states are those of `FakeQuantize`, but nothing is learned by an optimizer:
     in the state "train" and in training mode every call first moves `observed_min` and
     `observed_max`, and with them `scale` and `zero_point` (all buffers). In evaluation mode and in
-    the state "frozen" nothing moves. Under `torch.utils.checkpoint` the recomputation moves the
-    range once more, as it does the statistics of batch normalization.
+    the state "frozen" nothing moves. Under `torch.utils.checkpoint` the recomputation may move
+    the range once more, as it does the statistics of batch normalization.
 
     Attributes:
         averaging_constant: The weight of the latest range: 1 for weights, whose range is known,
