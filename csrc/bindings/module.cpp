@@ -128,6 +128,6 @@ Raises:
       py::arg("example_inputs"),
       "TorchScript archive of a traced model in, (archive of the converted one, report rows) out.");
   m.def("isa", &qatx::isa,
-        "The instruction set in use: reference, avx2, avx512 or vnni (capped by QATX_MAX_ISA).");
+        "The instruction set in use: reference, avx2, avx512, vnni or amx (capped by QATX_MAX_ISA).");
   m.def("version", &qatx::version, "Version of libqatx.");
 }

@@ -35,4 +35,8 @@ extern const GemmKernel gemm;
 extern const DepthwiseKernel depthwise;
 }  // namespace vnni
 
+namespace amx {
+extern const GemmKernel gemm;
+}  // namespace amx
+
 }  // namespace qatx::kernels

@@ -22,7 +22,8 @@ struct GemmArgs {
 };
 
 struct GemmKernel {
-  int64_t block;  // columns per block
+  int64_t block;     // columns per block
+  int64_t row_tile;  // rows that are computed together: what a task takes is best a multiple
   // Bytes of the packed form of weight[n][taps][k], a multiple of 64.
   size_t (*packed_bytes)(int64_t n, int64_t taps, int64_t k);
   // `packed` is aligned to 64 bytes; every byte of it is written.

@@ -1,5 +1,11 @@
 #include "qatx/kernels/isa.h"
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -16,7 +22,7 @@ Isa read_max_isa() {
   const char* value = std::getenv(kVariable);
   if (value == nullptr) return best;
   std::string allowed;
-  for (const Isa isa : {Isa::reference, Isa::avx2, Isa::avx512, Isa::vnni}) {
+  for (const Isa isa : {Isa::reference, Isa::avx2, Isa::avx512, Isa::vnni, Isa::amx}) {
     if (isa > best) break;
     if (name(isa) == value) return isa;
     allowed += allowed.empty() ? "" : ", ";
@@ -25,6 +31,24 @@ Isa read_max_isa() {
   throw std::runtime_error(std::string(kVariable) + " is \"" + value +
                            "\"; this CPU and this build of qatx allow: " + allowed);
 }
+
+#if defined(__x86_64__) && defined(__linux__)
+bool has_amx() {
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  constexpr unsigned tiles_and_int8 = 1u << 24 | 1u << 25;
+  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
+  if ((edx & tiles_and_int8) != tiles_and_int8) return false;
+  // The kernel's answer also says whether it saves the tiles.
+  constexpr long request_permission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long tile_data = 18;               // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+}
+#elif defined(__x86_64__)
+bool has_amx() { return false; }
+#endif
 
 }  // namespace
 
@@ -38,6 +62,8 @@ std::string_view name(Isa isa) {
       return "avx512";
     case Isa::vnni:
       return "vnni";
+    case Isa::amx:
+      return "amx";
   }
   return "unknown";
 }
@@ -51,7 +77,9 @@ Isa detect_isa() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
-  if (avx512 && __builtin_cpu_supports("avx512vnni")) return Isa::vnni;
+  const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+  if (vnni && has_amx()) return Isa::amx;
+  if (vnni) return Isa::vnni;
   if (avx512) return Isa::avx512;
   if (avx2) return Isa::avx2;
 #endif

@@ -8,6 +8,8 @@ std::span<const Kernels> all() {
   // Made at the first call: objects of other files need not be initialised before.
   static const Kernels rows[] = {
 #ifdef QATX_HAVE_AVX512
+      {Isa::amx, avx512::fake_quantize, reference::fake_quantize_f64, amx::gemm, vnni::depthwise,
+       avx512::elementwise, avx512::pool},
       {Isa::vnni, avx512::fake_quantize, reference::fake_quantize_f64, vnni::gemm, vnni::depthwise,
        avx512::elementwise, avx512::pool},
       {Isa::avx512, avx512::fake_quantize, reference::fake_quantize_f64, avx2::gemm,

@@ -14,8 +14,6 @@ namespace {
 
 // 65,536 products of 255 * 128 still fit an int32.
 constexpr int64_t kMostProducts = 65536;
-// Rows that one task takes at least: a multiple of every kernel's row tile.
-constexpr int64_t kRowTile = 12;
 
 size_t round_up(int64_t n, int64_t block) {
   return static_cast<size_t>((n + block - 1) / block * block);
@@ -94,13 +92,16 @@ void PackedGemm::run(const kernels::Window& window, int64_t rows,
   terms_.set(epilogue);
   const kernels::GemmArgs args{window, k_, n_, packed_.const_data_ptr(), terms_.start(), epilogue};
   const int64_t blocks = (n_ + kernel_.block - 1) / kernel_.block;
-  const int64_t tiles = (rows + kRowTile - 1) / kRowTile;
-  const int64_t tile_work = kRowTile * kernel_.block * window.taps * k_ / 32;
-  // Threads share the rows where there are enough of them (each block of weights then stays in its
-  // cache), otherwise the columns.
-  if (tiles >= at::get_num_threads() || tiles >= blocks) {
+  const int64_t row_tile = kernel_.row_tile;
+  const int64_t tiles = (rows + row_tile - 1) / row_tile;
+  const int64_t tile_work = row_tile * kernel_.block * window.taps * k_ / 32;
+  // Threads share the rows, and each reads all weights, or the columns, and each reads all input:
+  // whichever is less to read, as long as there is enough to share.
+  const int64_t threads = at::get_num_threads();
+  const bool more_weights = n_ > rows;
+  if (more_weights ? blocks < threads && tiles > blocks : tiles >= threads || tiles >= blocks) {
     parallel_rows(tiles, tile_work * blocks, [&](int64_t begin, int64_t end) {
-      kernel_.run(args, begin * kRowTile, std::min(end * kRowTile, rows), 0, blocks);
+      kernel_.run(args, begin * row_tile, std::min(end * row_tile, rows), 0, blocks);
     });
   } else {
     parallel_rows(blocks, tile_work * tiles,

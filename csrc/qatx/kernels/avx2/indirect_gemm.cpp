@@ -129,6 +129,6 @@ void run(const GemmArgs& args, int64_t row_begin, int64_t row_end, int64_t block
 
 }  // namespace
 
-const GemmKernel avx2::gemm = {kBlock, packed_bytes, pack, run};
+const GemmKernel avx2::gemm = {kBlock, kMaxRows, packed_bytes, pack, run};
 
 }  // namespace qatx::kernels

@@ -19,13 +19,18 @@ class Requantize {
         bounds_(epilogue) {}
 
   // code - zero_point as int32; 0 for NaN
-  __m512i operator()(__m512 y) const {
+  __m512i operator()(__m512 y) const { return steps<false>(y); }
+
+  // The same, faster where the caller knows that y is not NaN.
+  template <bool kNoNan>
+  __m512i steps(__m512 y) const {
+    constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
     const __m512 scaled = _mm512_mul_ps(y, _mm512_set1_ps(inv_scale_));
-    const __mmask16 no_nan = _mm512_cmp_ps_mask(scaled, scaled, _CMP_ORD_Q);
     const __m512 clamped = _mm512_min_ps(_mm512_max_ps(scaled, _mm512_set1_ps(bounds_.low)),
                                          _mm512_set1_ps(bounds_.high));
-    return _mm512_maskz_cvt_roundps_epi32(no_nan, clamped,
-                                          _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    if constexpr (kNoNan) return _mm512_cvt_roundps_epi32(clamped, nearest);
+    const __mmask16 no_nan = _mm512_cmp_ps_mask(scaled, scaled, _CMP_ORD_Q);
+    return _mm512_maskz_cvt_roundps_epi32(no_nan, clamped, nearest);
   }
 
   // The 64 codes of four results. 128-bit lane L holds those of lane L of a, of b, of c and of d,

@@ -40,6 +40,6 @@ void run(const GemmArgs& args, int64_t row_begin, int64_t row_end, int64_t block
 
 }  // namespace
 
-const GemmKernel reference::gemm = {kBlock, packed_bytes, pack, run};
+const GemmKernel reference::gemm = {kBlock, 1, packed_bytes, pack, run};
 
 }  // namespace qatx::kernels

@@ -1,6 +1,6 @@
 #include "qatx/kernels/indirect_gemm.h"
 
-#include "qatx/kernels/avx512/epilogue.h"
+#include "qatx/kernels/avx512/finish_rows.h"
 #include "qatx/kernels/implementations.h"
 #include "qatx/kernels/vnni/dot.h"
 #include "qatx/kernels/window_cursor.h"
@@ -45,74 +45,11 @@ inline __m512i broadcast_group(const uint8_t* codes) {
   return _mm512_set1_epi32(group);
 }
 
-// Everything of one tile's epilogue that is the same for all its rows.
-struct Output {
-  const Epilogue& epilogue;
-  avx512::Requantize requantize;
-  int64_t column;   // the first one
-  int64_t columns;  // how many there are: the others of the last block are padding
-};
-
-template <int kVectors>
-void store_codes(uint8_t* out, const __m512 (&y)[kVectors], const Output& output) {
-  __m512i codes[4] = {};
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) codes[v] = output.requantize(y[v]);
-  const __m512i packed = output.requantize.pack_lanes(codes[0], codes[1], codes[2], codes[3]);
-  // Lane L of register v holds columns 16 v + 4 L and the next 3.
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  const __m512i bytes = _mm512_permutexvar_epi32(order, packed);
-  if (output.columns >= kBlock) {
-    _mm512_storeu_si512(out, bytes);
-  } else {
-    _mm512_mask_storeu_epi8(out, avx512::first_64(output.columns), bytes);
-  }
-}
-
-template <int kVectors>
-void store_floats(float* out, const __m512 (&y)[kVectors], const Output& output) {
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) {
-    const int64_t c = v * kVectorColumns;
-    _mm512_mask_storeu_ps(out + c, avx512::first_16(output.columns - c),
-                          avx512::clamp(y[v], output.epilogue));
-  }
-}
-
-// One row of a tile. Not inlined: as part of a tile it would be there once for each of its rows.
-template <int kVectors>
-[[gnu::noinline]] void finish_row(const __m512i* acc, int64_t row, const Output& output) {
-  const Epilogue& epilogue = output.epilogue;
-  __m512 y[kVectors];
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) {
-    const int64_t c = output.column + v * kVectorColumns;
-    y[v] = avx512::scale_and_bias(acc[v], _mm512_loadu_ps(epilogue.scale + c),
-                                  _mm512_loadu_ps(epilogue.bias + c));
-  }
-  if (epilogue.residual != nullptr) {
-    const uint8_t* residual = epilogue.residual + row * epilogue.residual_stride + output.column;
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      const int64_t c = v * kVectorColumns;
-      const __m128i codes =
-          _mm_maskz_loadu_epi8(avx512::first_16(output.columns - c), residual + c);
-      y[v] = avx512::add_residual(y[v], _mm512_cvtepu8_epi32(codes), epilogue);
-    }
-  }
-  const int64_t out = row * epilogue.out_stride + output.column;
-  if (epilogue.out_u8 != nullptr) {
-    store_codes<kVectors>(epilogue.out_u8 + out, y, output);
-  } else {
-    store_floats<kVectors>(epilogue.out_f32 + out, y, output);
-  }
-}
-
 // kRows x 16 kVectors results; `weight` is the block's. Every loop over rows and vectors has to be
 // unrolled, so that the accumulators are registers.
 template <int kRows, int kVectors>
 void tile(const GemmArgs& args, const int8_t* weight, WindowCursor& cursor, int64_t row,
-          const Output& output) {
+          const avx512::Output& output) {
   WindowRow rows[kRows];
   for (int r = 0; r < kRows; ++r, cursor.advance()) rows[r] = cursor.row();
 
@@ -146,7 +83,7 @@ void tile(const GemmArgs& args, const int8_t* weight, WindowCursor& cursor, int6
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) results[r][v] = acc[r][v];
   }
-  for (int r = 0; r < kRows; ++r) finish_row<kVectors>(results[r], row + r, output);
+  avx512::finish_rows<kVectors>(results[0], row, kRows, output);
 }
 
 // 6 x 4 accumulators, 4 registers of weights and one of codes make 29 of the 32 there are.
@@ -154,7 +91,7 @@ constexpr int kMaxRows = 6;
 
 template <int kVectors, int kRows = kMaxRows>
 void run_rows(const GemmArgs& args, const int8_t* weight, WindowCursor& cursor, int64_t row,
-              int64_t row_end, const Output& output) {
+              int64_t row_end, const avx512::Output& output) {
   for (; row + kRows <= row_end; row += kRows) {
     tile<kRows, kVectors>(args, weight, cursor, row, output);
   }
@@ -166,10 +103,10 @@ void run_rows(const GemmArgs& args, const int8_t* weight, WindowCursor& cursor, 
 void run(const GemmArgs& args, int64_t row_begin, int64_t row_end, int64_t block_begin,
          int64_t block_end) {
   const int64_t block_bytes = args.window.taps * ceil_div(args.k, kGroup) * kGroupBytes;
-  const avx512::Requantize requantize(args.epilogue);
   for (int64_t block = block_begin; block < block_end; ++block) {
     const int8_t* weight = static_cast<const int8_t*>(args.weight) + block * block_bytes;
-    const Output output{args.epilogue, requantize, block * kBlock, args.n - block * kBlock};
+    const int64_t columns = args.n - block * kBlock;
+    const avx512::Output output(args.epilogue, block * kBlock, columns < kBlock ? columns : kBlock);
     const int64_t vectors = ceil_div(output.columns, kVectorColumns);
     const auto run_block = vectors == 1   ? run_rows<1>
                            : vectors == 2 ? run_rows<2>
@@ -182,6 +119,6 @@ void run(const GemmArgs& args, int64_t row_begin, int64_t row_end, int64_t block
 
 }  // namespace
 
-const GemmKernel vnni::gemm = {kBlock, packed_bytes, pack, run};
+const GemmKernel vnni::gemm = {kBlock, kMaxRows, packed_bytes, pack, run};
 
 }  // namespace qatx::kernels

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+
+#include "qatx/kernels/avx512/intrinsics.h"
+
+namespace qatx::kernels::amx {
+namespace {
+
+// A tile register: 16 rows of 64 bytes.
+constexpr int64_t kTileRows = 16;
+constexpr int64_t kRowBytes = 64;
+constexpr int64_t kTileBytes = kTileRows * kRowBytes;
+
+// What was written so far is in memory, and what is read from here on comes from there: GCC does
+// not know what tile instructions read and write.
+inline void settle_memory() { asm volatile("" ::: "memory"); }
+
+struct alignas(64) TileConfig {
+  uint8_t palette = 0;
+  uint8_t start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+};
+
+// Makes all eight tiles whole ones, and gives back what was there: another library may have set the
+// tiles up for the whole of a thread.
+class UseTiles {
+ public:
+  UseTiles() {
+    _tile_storeconfig(&before_);
+    TileConfig whole;
+    whole.palette = 1;
+    for (int i = 0; i < 8; ++i) {
+      whole.row_bytes[i] = kRowBytes;
+      whole.rows[i] = kTileRows;
+    }
+    load(whole);
+  }
+  UseTiles(const UseTiles&) = delete;
+  UseTiles& operator=(const UseTiles&) = delete;
+  ~UseTiles() {
+    if (before_.palette == 0) {
+      _tile_release();
+    } else {
+      load(before_);
+    }
+  }
+
+ private:
+  // Through a pointer that GCC knows nothing of: it would leave out fields that nothing reads.
+  static void load(TileConfig& config) {
+    TileConfig* from = &config;
+    asm volatile("" : "+r"(from)::"memory");
+    _tile_loadconfig(from);
+  }
+
+  TileConfig before_;
+};
+
+}  // namespace
+}  // namespace qatx::kernels::amx
