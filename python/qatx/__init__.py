@@ -4,6 +4,8 @@ Example:
     >>> model = qatx.prepare(float_model)  # a copy with fake quantization
     >>> qatx.calibrate(model, batches)  # scales from data; from here on evaluate or train it
     >>> converted, report = qatx.convert(model, example_inputs)  # TorchScript with integers
+    >>> qatx.verify(model, converted, batches).ok  # whether both compute the same
+    True
     >>> qatx.save(converted, path)  # for qatx.load, and for torch::jit::load in C++
 """
 
@@ -35,6 +37,7 @@ from qatx._io import load, save  # noqa: E402
 from qatx._prepare import prepare  # noqa: E402
 from qatx._report import Report, ReportRow  # noqa: E402
 from qatx._training import freeze_batch_norm, parameter_groups  # noqa: E402
+from qatx._verify import Verification, VerificationRow, verify  # noqa: E402
 from qatx.qconfig import QConfig  # noqa: E402
 
 __version__: str = _build_info.VERSION
@@ -47,6 +50,8 @@ __all__ = [
     "QuantSpec",
     "Report",
     "ReportRow",
+    "Verification",
+    "VerificationRow",
     "__version__",
     "calibrate",
     "cmake_prefix_path",
@@ -57,4 +62,5 @@ __all__ = [
     "parameter_groups",
     "prepare",
     "save",
+    "verify",
 ]

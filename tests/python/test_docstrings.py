@@ -26,6 +26,7 @@ def test_examples(name, tmp_path):
         "qatx": qatx,
         "model": model,
         "float_model": Residual(),
+        "converted": qatx.convert(model, x)[0],
         "batches": [x],
         "example_inputs": x,
         "path": tmp_path / "model.pt",
@@ -39,6 +40,6 @@ def test_examples(name, tmp_path):
 
 def test_there_are_examples():
     finder = doctest.DocTestFinder()
-    functions = (qatx.prepare, qatx.calibrate, qatx.convert, qatx.parameter_groups)
+    functions = (qatx.prepare, qatx.calibrate, qatx.convert, qatx.parameter_groups, qatx.verify)
     for function in functions:
         assert any(test.examples for test in finder.find(function)), function

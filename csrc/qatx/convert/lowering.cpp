@@ -187,7 +187,8 @@ int64_t Lowering::use_float(jit::Value* value) {
 void Lowering::add_node(engine::Node node, jit::Value* output,
                         std::optional<kernels::QParams> qparams) {
   Island& island = islands_[level_];
-  node.output = island.graph.add_value(qparams);
+  const bool quantizes = node.op == "quantize";
+  node.output = island.graph.add_value(qparams, quantizes ? module_path(output->node()) : "");
   if (node.name.empty()) node.name = module_path(output->node());
   island.graph.nodes.push_back(std::move(node));
   island.values[output] = island.graph.nodes.back().output;

@@ -65,6 +65,7 @@ int64_t checksum(const Graph& graph) {
   Hash hash;
   hash.add(static_cast<uint64_t>(graph.values.size()));
   for (const Value& value : graph.values) {
+    hash.add(std::string_view(value.name));
     hash.add(static_cast<uint64_t>(value.quantized()));
     if (!value.quantized()) continue;
     hash.add(static_cast<double>(value.qparams->scale));

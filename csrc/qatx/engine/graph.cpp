@@ -26,8 +26,8 @@ std::map<std::string, T> to_map(const std::vector<std::tuple<std::string, T>>& l
 
 }  // namespace
 
-int64_t Graph::add_value(std::optional<kernels::QParams> qparams) {
-  values.push_back({qparams});
+int64_t Graph::add_value(std::optional<kernels::QParams> qparams, std::string name) {
+  values.push_back({qparams, std::move(name)});
   return static_cast<int64_t>(values.size()) - 1;
 }
 
@@ -93,6 +93,8 @@ void check_graph(const Graph& graph) {
   }
   for (const Value& value : graph.values) {
     if (value.quantized()) check_qparams(*value.qparams);
+    TORCH_CHECK_VALUE(value.quantized() || value.name.empty(), "qatx program: value \"", value.name,
+                      "\" has a name, which only quantized values have");
   }
 }
 
@@ -101,9 +103,9 @@ GraphState to_state(const Graph& graph) {
   for (const Value& value : graph.values) {
     if (value.quantized()) {
       const auto& q = *value.qparams;
-      values.emplace_back(true, q.scale, q.zero_point, q.quant_min, q.quant_max);
+      values.emplace_back(true, q.scale, q.zero_point, q.quant_min, q.quant_max, value.name);
     } else {
-      values.emplace_back(false, 0.0, 0, 0, 0);
+      values.emplace_back(false, 0.0, 0, 0, 0, value.name);
     }
   }
   std::vector<NodeState> nodes;
@@ -120,9 +122,10 @@ Graph from_state(const GraphState& state) {
                     " is not known to this qatx, which reads version ", kFormatVersion,
                     "; a newer qatx may");
   Graph graph;
-  for (const auto& [quantized, scale, zero_point, quant_min, quant_max] : values) {
+  for (const auto& [quantized, scale, zero_point, quant_min, quant_max, name] : values) {
     graph.add_value(quantized ? std::optional(make_qparams(scale, zero_point, quant_min, quant_max))
-                              : std::nullopt);
+                              : std::nullopt,
+                    name);
   }
   graph.inputs = inputs;
   graph.outputs = outputs;

@@ -19,6 +19,7 @@ namespace qatx::engine {
 // memory; all others are row-major.
 struct Value {
   std::optional<kernels::QParams> qparams;  // nullopt: float32
+  std::string name{};  // of the fake quantizer in the model; "" where none made it
 
   bool quantized() const { return qparams.has_value(); }
 };
@@ -42,7 +43,7 @@ struct Graph {
   std::vector<int64_t> outputs;
   std::vector<Node> nodes;
 
-  int64_t add_value(std::optional<kernels::QParams> qparams);
+  int64_t add_value(std::optional<kernels::QParams> qparams, std::string name = "");
 };
 
 // Codes lie in 0..255 and hold the zero point; the scale is valid. Throws c10::Error.
@@ -56,7 +57,7 @@ void check_graph(const Graph& graph);
 
 // What is pickled. Weights are logical (not packed for an instruction set), so a file runs on any
 // machine.
-using ValueState = std::tuple<bool, double, int64_t, int64_t, int64_t>;
+using ValueState = std::tuple<bool, double, int64_t, int64_t, int64_t, std::string>;
 using NodeState = std::tuple<std::string, std::string, std::vector<int64_t>, int64_t,
                              std::vector<std::tuple<std::string, std::vector<int64_t>>>,
                              std::vector<std::tuple<std::string, std::vector<double>>>,

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "qatx/engine/recording.h"
 #include "qatx/kernels/window.h"
 
 namespace qatx::engine {
@@ -138,7 +139,12 @@ std::vector<at::Tensor> Plan::run(std::span<const at::Tensor> inputs) const {
     for (const int64_t input : node.inputs) {
       step_inputs.push_back(buffers[static_cast<size_t>(input)]);
     }
-    steps_[n]->run(step_inputs, buffers[static_cast<size_t>(node.output)]);
+    const auto out = static_cast<size_t>(node.output);
+    steps_[n]->run(step_inputs, buffers[out]);
+    const Value& made = graph_.values[out];
+    if (Recording* recording = Recording::active(); recording && !made.name.empty()) {
+      recording->add(made.name, *made.qparams, shapes_[out], buffers[out].codes());
+    }
   }
   give_back(std::move(arena));
   return outputs;

@@ -183,17 +183,19 @@ TEST(GraphStateTest, DamagedQParams) {
     std::get<1>(state)[1] = value;
     return state;
   };
-  EXPECT_NO_THROW(from_state(with_value({true, 0.5, 4, 0, 255})));
+  EXPECT_NO_THROW(from_state(with_value({true, 0.5, 4, 0, 255, "x"})));
   for (const double scale : {0.0, -0.5, 1e-40, 1e300, kInf, kNan}) {
     EXPECT_ERROR(c10::ValueError, "scale must be in",
-                 from_state(with_value({true, scale, 4, 0, 255})));
+                 from_state(with_value({true, scale, 4, 0, 255, "x"})));
   }
   EXPECT_ERROR(c10::ValueError, "zero_point must be one of the codes",
-               from_state(with_value({true, 0.5, 4, 5, 255})));
+               from_state(with_value({true, 0.5, 4, 5, 255, "x"})));
   EXPECT_ERROR(c10::ValueError, "a code must be in 0..255",
-               from_state(with_value({true, 0.5, 4, 0, int64_t{1} << 32 | 255})));
+               from_state(with_value({true, 0.5, 4, 0, int64_t{1} << 32 | 255, "x"})));
   EXPECT_ERROR(c10::ValueError, "quant_min < quant_max",
-               from_state(with_value({true, 0.5, 4, 4, 4})));
+               from_state(with_value({true, 0.5, 4, 4, 4, "x"})));
+  EXPECT_ERROR(c10::ValueError, "value \"x\" has a name, which only quantized values have",
+               from_state(with_value({false, 0.0, 0, 0, 0, "x"})));
 }
 
 TEST(GraphStateTest, DamagedIndices) {

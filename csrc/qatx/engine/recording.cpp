@@ -1,0 +1,29 @@
+#include "qatx/engine/recording.h"
+
+#include <ATen/ops/empty.h>
+
+namespace qatx::engine {
+namespace {
+
+thread_local Recording* current = nullptr;
+
+}  // namespace
+
+Recording::Recording() : outer_(current) { current = this; }
+Recording::~Recording() { current = outer_; }
+Recording* Recording::active() { return current; }
+
+void Recording::add(const std::string& name, const kernels::QParams& qparams, at::IntArrayRef sizes,
+                    const uint8_t* codes) {
+  // Images lie in memory channels last.
+  const auto format =
+      sizes.size() == 4 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+  at::Tensor value = at::empty(sizes, at::kFloat, format);
+  auto* out = value.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < value.numel(); ++i) {
+    out[i] = static_cast<float>(codes[i] - qparams.zero_point) * qparams.scale;
+  }
+  entries_.push_back({name, qparams.scale, std::move(value)});
+}
+
+}  // namespace qatx::engine
