@@ -18,6 +18,29 @@ _RELUS: dict[object, Relu] = {
     **dict.fromkeys((nn.ReLU6, F.relu6), "relu6"),
 }
 _ADDS = {operator.add, torch.add, "add", "add_"}
+_MULS = {operator.mul, torch.mul, "mul", "mul_"}
+# Functions of one value, between two quantized values: tables.
+_UNARY: set[object] = {
+    *(nn.CELU, nn.ELU, nn.GELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh),
+    *(nn.LeakyReLU, nn.LogSigmoid, nn.Mish, nn.PReLU, nn.ReLU, nn.ReLU6, nn.SELU, nn.Sigmoid),
+    *(nn.SiLU, nn.Softplus, nn.Softshrink, nn.Tanh, nn.Threshold),
+    *(F.celu, F.elu, F.gelu, F.hardshrink, F.hardsigmoid, F.hardswish, F.hardtanh, F.leaky_relu),
+    *(F.logsigmoid, F.mish, F.relu, F.relu6, F.selu, F.sigmoid, F.silu, F.softplus, F.softshrink),
+    *(F.tanh, F.threshold),
+    *(getattr(torch, name) for name in ("celu", "rsub", "selu", "threshold")),
+}
+for _name in (
+    *("abs", "clamp", "clamp_max", "clamp_min", "cos", "erf", "exp", "expm1", "log", "log1p"),
+    *("neg", "reciprocal", "relu", "rsqrt", "sigmoid", "sin", "sqrt", "square", "tan", "tanh"),
+):
+    _UNARY |= {getattr(torch, _name), _name, f"{_name}_"}
+_UNARY |= {operator.neg, operator.abs}
+_CLAMPS = {nn.Hardtanh, F.hardtanh, torch.clamp, "clamp", "clamp_", *_RELUS}
+# Of a tensor and a number these are functions of one value, too.
+_ARITHMETIC_WITH_NUMBERS: set[object] = {operator.pow}
+for _name in ("add", "div", "mul", "pow", "sub"):
+    _ARITHMETIC_WITH_NUMBERS |= {getattr(torch, _name), _name, f"{_name}_"}
+_ARITHMETIC_WITH_NUMBERS |= {operator.add, operator.mul, operator.sub, operator.truediv}
 _DROPOUTS = {nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d}
 _MAX_POOLS = {nn.MaxPool2d, F.max_pool2d}
 _RESHAPES = {nn.Flatten, torch.flatten, torch.reshape, "flatten", "reshape", "view"}
@@ -90,11 +113,48 @@ def is_average_pool(node: fx.Node) -> bool:
 
 def is_add(node: fx.Node) -> bool:
     """Whether a node adds two tensors that depend on the model's inputs."""
-    if _kind(node) not in _ADDS or len(node.args) != 2 or node.kwargs:
+    return _combines_two(node, _ADDS)
+
+
+def is_mul(node: fx.Node) -> bool:
+    """Whether a node multiplies two tensors that depend on the model's inputs."""
+    return _combines_two(node, _MULS)
+
+
+def _combines_two(node: fx.Node, kinds: set[object]) -> bool:
+    if _kind(node) not in kinds or len(node.args) != 2 or node.kwargs:
         return False
-    if node.target == "add_" and only_user_of(input_of(node)) is not node:
-        return False  # the others see the sum
+    if _is_seen_by_others(node):
+        return False
     return all(isinstance(a, fx.Node) and _is_activation(a) for a in node.args)
+
+
+def is_unary(node: fx.Node) -> bool:
+    """Whether a node is a function of each element of one tensor that depends on the inputs."""
+    kind = _kind(node)
+    if isinstance(kind, str) and _is_seen_by_others(node):
+        return False
+    if kind is nn.PReLU:
+        module = module_of(node)
+        return isinstance(module, nn.PReLU) and module.num_parameters == 1
+    arguments = [*node.args, *node.kwargs.values()]
+    tensors = [a for a in arguments if isinstance(a, fx.Node)]
+    if len(tensors) != 1 or not _is_activation(tensors[0]) or "out" in node.kwargs:
+        return False
+    if kind in _UNARY:
+        return arguments[0] is tensors[0]
+    return kind in _ARITHMETIC_WITH_NUMBERS and node.kwargs.keys() <= {"exponent", "other", "value"}
+
+
+def is_clamp(node: fx.Node) -> bool:
+    """Whether a node only limits values, which a layer can do to its result."""
+    return _kind(node) in _CLAMPS and is_unary(node)
+
+
+def _is_seen_by_others(node: fx.Node) -> bool:
+    """Whether a node writes into its input, which others read."""
+    written = isinstance(node.target, str) and node.target.endswith("_")
+    return written and node.op == "call_method" and only_user_of(input_of(node)) is not node
 
 
 def _is_activation(node: fx.Node) -> bool:

@@ -15,6 +15,9 @@ from qatx._nodes import (
     input_of,
     is_add,
     is_average_pool,
+    is_clamp,
+    is_mul,
+    is_unary,
     keeps_values,
     module_of,
     only_user_of,
@@ -43,10 +46,12 @@ def prepare(
     convolutions that do not pad with zeros, layers with hooks, `F.conv2d` and `F.linear`.
 
     A value is quantized where it is made, once, if a convolution, a linear layer, an addition or an
-    average pooling uses it, directly or behind max pooling, reshaping or dropout. So are the
-    model's inputs. An exception: one operand of an addition that is the output of a convolution or
-    linear layer and is used nowhere else stays in float, because the addition is then done inside
-    that layer. The model's outputs are not quantized.
+    average pooling uses it, directly or behind max pooling, reshaping or dropout. So is a value
+    from which a product of two values or a function of each element (sigmoid, GELU, multiplication
+    with a number, ...) makes such a value. So are the model's inputs. An exception: one operand of
+    an addition that is the output of a convolution or linear layer and is used nowhere else stays
+    in float, because the addition is then done inside that layer. The model's outputs are not
+    quantized.
 
     The forward is traced in evaluation mode: what the model does in training only (auxiliary
     outputs) is left out. Dropout and batch normalization follow the mode of the prepared model.
@@ -206,14 +211,7 @@ def _absorb_relu(node: fx.Node) -> Relu:
 
 def _quantize_values(graph: fx.Graph, qconfigs: _QConfigs) -> None:
     """Quantizes what integer operators read, where it is made."""
-    readers: dict[fx.Node, QConfig | None] = {}
-    for node in graph.nodes:
-        is_weighted = isinstance(module_of(node), (qnn.Conv2d, qnn.Linear))
-        qconfig = qconfigs.of(str(node.target)) if is_weighted else None
-        for source in _integer_inputs(node):
-            while keeps_values(source):
-                source = input_of(source)
-            readers[source] = _finer(readers.get(source), qconfig)
+    readers = _find_readers(graph, qconfigs)
     values = {value: qconfig or qconfigs.default for value, qconfig in readers.items()}
     calls = _count_calls(graph)
     device = _device_of(graph)
@@ -233,6 +231,33 @@ def _quantize_values(graph: fx.Graph, qconfigs: _QConfigs) -> None:
         node.replace_all_uses_with(quantized, lambda user, new=quantized: user is not new)
 
 
+def _find_readers(graph: fx.Graph, qconfigs: _QConfigs) -> dict[fx.Node, QConfig | None]:
+    """The values that integer operators read, with what the finest of their layers asks for."""
+    readers: dict[fx.Node, QConfig | None] = {}
+    within: set[fx.Node] = set()  # results that the operator behind them takes unrounded
+    # From the end: whether a multiplication or an activation function is done in integers depends
+    # on what reads its result.
+    for node in reversed(graph.nodes):
+        is_weighted = isinstance(module_of(node), (qnn.Conv2d, qnn.Linear))
+        qconfig = qconfigs.of(str(node.target)) if is_weighted else None
+        for source in _integer_inputs(node, is_read=node in readers or node in within):
+            if is_unary(node) and _is_fused(source, node):
+                within.add(source)
+                continue
+            while keeps_values(source):
+                source = input_of(source)
+            readers[source] = _finer(qconfig, readers.get(source))
+    return readers
+
+
+def _is_fused(source: fx.Node, function: fx.Node) -> bool:
+    """Whether a function of one value is done where that value is made, before it is rounded."""
+    if only_user_of(source) is None:
+        return False
+    layer = isinstance(module_of(source), QuantizedLayer) or is_average_pool(source)
+    return is_unary(source) or (is_clamp(function) and (layer or is_mul(source)))
+
+
 def _finer(a: QConfig | None, b: QConfig | None) -> QConfig | None:
     """The one with more activation bits; None, of a reader without a weight, says nothing."""
     if a is None or b is None:
@@ -240,15 +265,16 @@ def _finer(a: QConfig | None, b: QConfig | None) -> QConfig | None:
     return b if b.activation.bits > a.activation.bits else a
 
 
-def _integer_inputs(node: fx.Node) -> list[fx.Node]:
-    """The values that a node, run in integers, reads as integers."""
+def _integer_inputs(node: fx.Node, *, is_read: bool) -> list[fx.Node]:
+    """The values that a node reads as integers; `is_read`: its own result is read so."""
     layer = module_of(node)
     if isinstance(layer, qnn.Add):
         fused = _fused_operand(node)
         return [operand for operand in node.all_input_nodes if operand is not fused]
     if isinstance(layer, (qnn.Conv2d, qnn.Linear)) or is_average_pool(node):
         return [input_of(node)]
-    return []
+    # Where nothing reads the result in integers, rounding before these would only lose precision.
+    return node.all_input_nodes if is_read and (is_mul(node) or is_unary(node)) else []
 
 
 def _fused_operand(add: fx.Node) -> fx.Node | None:

@@ -30,9 +30,7 @@ const Value& NodeReader::output() const {
 void NodeReader::check_same_qparams() const {
   const kernels::QParams& in = input(0);
   QATX_CHECK_NODE(output().quantized(), "output must be quantized");
-  const kernels::QParams& out = *output().qparams;
-  QATX_CHECK_NODE(in.scale == out.scale && in.zero_point == out.zero_point &&
-                      in.quant_min == out.quant_min && in.quant_max == out.quant_max,
+  QATX_CHECK_NODE(in == *output().qparams,
                   "input and output must have the same quantization parameters");
 }
 

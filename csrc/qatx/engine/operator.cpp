@@ -13,10 +13,11 @@ namespace {
 using Factory = std::unique_ptr<Operator> (*)(const NodeReader&);
 
 constexpr std::pair<std::string_view, Factory> kOperators[] = {
-    {"add", make_add},           {"avg_pool2d", make_avg_pool2d},
-    {"conv2d", make_conv2d},     {"dequantize", make_dequantize},
-    {"linear", make_linear},     {"max_pool2d", make_max_pool2d},
-    {"quantize", make_quantize}, {"reshape", make_reshape},
+    {"add", make_add},         {"avg_pool2d", make_avg_pool2d},
+    {"conv2d", make_conv2d},   {"dequantize", make_dequantize},
+    {"linear", make_linear},   {"max_pool2d", make_max_pool2d},
+    {"mul", make_mul},         {"quantize", make_quantize},
+    {"reshape", make_reshape}, {"table", make_table},
 };
 
 }  // namespace

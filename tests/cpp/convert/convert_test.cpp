@@ -240,9 +240,9 @@ TEST(ConvertTest, SignedAndNarrowCodes) {
 TEST(ConvertTest, UnknownOperatorsStayFloatBetweenPrograms) {
   const auto [module, report] =
       convert_checked(model().define(R"(x = torch.conv2d(self.a(x), self.conv(), self.conv_bias)
-x = self.a(torch.sigmoid(x))
+x = self.a(torch.softmax(x, 1))
 x = torch.conv2d(x, self.second(), self.second_bias)
-return torch.flatten(torch.tanh(x), 1))"),
+return torch.flatten(torch.softmax(x, 1), 1))"),
                       {image(1)});
   EXPECT_EQ(program_count(module), 2u);
   std::vector<std::pair<std::string, std::string>> kept;
@@ -250,8 +250,8 @@ return torch.flatten(torch.tanh(x), 1))"),
     if (!node.integer) kept.emplace_back(node.kind, node.reason);
   }
   EXPECT_EQ(kept, (std::vector<std::pair<std::string, std::string>>{
-                      {"aten::sigmoid", "has no integer form"},
-                      {"aten::tanh", "has no integer form"},
+                      {"aten::softmax", "has no integer form"},
+                      {"aten::softmax", "has no integer form"},
                       {"aten::flatten", "input is not fake-quantized"}}));
 }
 
@@ -259,7 +259,7 @@ return torch.flatten(torch.tanh(x), 1))"),
 TEST(ConvertTest, ValuesThatProgramsAndFloatOperatorsShare) {
   const auto [module, report] = convert_checked(model().define(R"(x = self.a(x)
 y = self.a(torch.conv2d(x, self.conv(), self.conv_bias, [1, 1], [1, 1]))
-z = self.a(torch.sigmoid(y))
+z = self.a(torch.softmax(y, 1))
 u = torch.conv2d(z, self.second(), self.second_bias, [1, 1], [1, 1])
 return torch.tanh(y) + self.a(torch.relu(u + y)) + torch.mean(x))"),
                                                 {image(1)});
@@ -423,7 +423,17 @@ TEST(ConvertRulesTest, AddAndActivations) {
   check_rules({
       {"return self.a(x) + self.a(x * 0.5)", "aten::add", ""},
       {"return torch.add(self.a(x), self.a(x), alpha=2)", "aten::add", "alpha is not 1"},
-      {"return self.a(x) + self.a(x)[0]", "aten::add", "inputs differ in shape"},
+      {"return self.a(x) + self.a(torch.mean(x, [2, 3], True))", "aten::add", ""},
+      {"y = self.a(torch.mean(x, [2, 3], True))\n"
+       "return torch.conv2d(self.a(x), self.conv(), None).narrow(1, 0, 1) * 0.0 + y",
+       "aten::add",
+       "one input is neither fake-quantized nor an integer layer's output used only here"},
+      {"y = self.a(torch.mean(x, [1], True))\n"
+       "return torch.conv2d(self.a(x), self.conv(), None, [1, 1], [1, 1]) + y",
+       "aten::add", "inputs differ in shape, and one is not fake-quantized"},
+      {"return self.a(x) + 1", "aten::add", ""},
+      {"return self.a(x) + self.row.reshape([3, 1, 1])", "aten::add",
+       "a constant has more than one element"},
       {"return x + x", "aten::add", "no input is fake-quantized"},
       {"return self.a(x) + x", "aten::add",
        "one input is neither fake-quantized nor an integer layer's output used only here"},
@@ -449,8 +459,8 @@ TEST(ConvertRulesTest, AddAndActivations) {
        ""},
       {"return torch.relu(self.a(x) + self.a(x * 0.5))", "aten::relu", ""},
       {"return torch.relu(torch.adaptive_avg_pool2d(self.a(x), [2, 2]))", "aten::relu", ""},
-      {"return torch.relu(self.a(x))", "aten::relu",
-       "input is no integer layer's output used only here"},
+      {"return torch.relu(self.a(x))", "aten::relu", ""},
+      {"return torch.relu(x)", "aten::relu", "input is no integer layer's output used only here"},
       {"y = torch.conv2d(self.a(x), self.conv(), None)\nreturn torch.relu(y) + torch.tanh(y)",
        "aten::relu", "input is no integer layer's output used only here"},
       {"return torch.relu6(torch.relu(torch.conv2d(self.a(x), self.conv(), None)))", "aten::relu6",
@@ -458,6 +468,43 @@ TEST(ConvertRulesTest, AddAndActivations) {
       {"return torch.clamp(torch.conv2d(self.a(x), self.conv(), None), torch.mean(x), None)",
        "aten::clamp", "bounds are not constant"},
   });
+}
+
+TEST(ConvertRulesTest, ProductsAndFunctionsOfOneValue) {
+  check_rules({
+      {"return self.a(x) * self.a(x + 0.5)", "aten::mul", ""},
+      {"return self.a(x) * self.a(torch.mean(x, [2, 3], True))", "aten::mul", ""},
+      {"return self.a(x) * x", "aten::mul", "an input is not fake-quantized"},
+      {"return self.a(x) * 0.25", "aten::mul", ""},
+      {"return self.a(x) * self.one_scale", "aten::mul", ""},
+      {"return self.a(x) * self.row.reshape([3, 1, 1])", "aten::mul",
+       "a constant has more than one element"},
+      {"return torch.flatten(self.a(x)) * self.one_scale.reshape([1, 1])", "aten::mul",
+       "a constant has more dimensions than the input"},
+      {"return torch.sigmoid(self.a(x))", "aten::sigmoid", ""},
+      {"return torch.sigmoid(x)", "aten::sigmoid", "input is not fake-quantized"},
+      {"return torch.sub(self.a(x), self.a(x * 0.5))", "aten::sub",
+       "several inputs are not constant"},
+      {"return torch.exp(torch.sin(self.a(x)))", "aten::exp", ""},
+      {"y = torch.sin(self.a(x))\nreturn torch.exp(y) + y", "aten::exp",
+       "input is not fake-quantized"},
+      {"return torch.div(self.a(x), 2.0)", "aten::div", ""},
+      {"return torch.pow(self.a(x), 2)", "aten::pow", ""},
+      {"return torch.hardswish(self.a(x))", "aten::hardswish", ""},
+  });
+}
+
+// Requantization is a table, and none at all where nothing changes.
+TEST(ConvertTest, QuantizingAgain) {
+  Model m = model();
+  m.buffer("fine", floats({0x1p-5f}));
+  const auto [module, report] = convert_checked(m.define(R"(x = self.a(self.a(x))
+return qatx.fake_quantize(x, self.fine, self.a_zero, 0, 255))"),
+                                                {image(1)});
+  std::vector<std::string> operators;
+  const auto program = module.attr("program_0").toCustomClass<engine::Program>();
+  for (const engine::Node& node : program->graph().nodes) operators.push_back(node.op);
+  EXPECT_EQ(operators, (std::vector<std::string>{"quantize", "table", "dequantize"}));
 }
 
 TEST(ConvertRulesTest, Pooling) {

@@ -63,6 +63,10 @@ inline Node linear_node() {
                       {"bias", full({3}, 0.25)}}};
 }
 
+inline Node table_node() {
+  return {.op = "table", .name = "sigmoid", .tensors = {{"values", full({256}, 0.25)}}};
+}
+
 // Attributes that both window poolings have: 2 x 2, stride 2.
 inline Node pool_node(const char* op) {
   return {.op = op,

@@ -106,6 +106,22 @@ class Network {
     return finish({.op = "add", .inputs = {a.value, b.value}}, a.expected + b.expected);
   }
 
+  Tensor mul(const Tensor& a, const Tensor& b) {
+    return finish({.op = "mul", .inputs = {a.value, b.value}}, a.expected * b.expected);
+  }
+
+  // A function of one value that is random, with some NaN and infinities.
+  Tensor table(const Tensor& x) {
+    at::Tensor values = random_floats(random, {256}, -2.0f, 2.0f);
+    constexpr float kInf = std::numeric_limits<float>::infinity();
+    for (const float special : {kInf, -kInf, std::numeric_limits<float>::quiet_NaN()}) {
+      if (random.chance(0.5)) values[random.integer(0, 255)] = special;
+    }
+    Node node{.op = "table", .inputs = {x.value}, .tensors = {{"values", values}}};
+    const at::Tensor codes = (x.steps() + x.q->zero_point).to(at::kLong);
+    return finish(std::move(node), values.index({codes}));
+  }
+
   struct PoolOptions {
     Sizes kernel;
     Sizes stride;
@@ -240,7 +256,8 @@ class Network {
   }
 
   static double suitable_scale(const at::Tensor& y) {
-    const double most = y.numel() == 0 ? 0.0 : y.abs().max().item<double>();
+    const double most =
+        y.numel() == 0 ? 0.0 : at::nan_to_num(y, 0, 4, 4).abs().max().item<double>();
     return (most + 1e-3) / 150.0;
   }
 
@@ -258,7 +275,8 @@ class Network {
   // Gives the node a random clamp, and codes or float32 as its output. y: its result before that.
   Tensor finish(Node node, at::Tensor y) {
     if (random.chance(0.5)) {
-      const double most = y.numel() == 0 ? 1.0 : y.abs().max().item<double>();
+      const double most =
+          y.numel() == 0 ? 1.0 : at::nan_to_num(y, 0, 4, 4).abs().max().item<double>();
       const double low = random.chance(0.6) ? 0.0 : -0.3 * most;
       const double high = random.chance(0.5) ? std::numeric_limits<double>::infinity() : 0.5 * most;
       node.floats["clamp"] = {low, high};

@@ -143,16 +143,53 @@ TEST(OperatorsTest, LargestSums) {
   }
 }
 
-TEST(OperatorsTest, Add) {
+Network::Tensor combine(Network& network, const Network::Tensor& a, const Network::Tensor& b) {
+  return network.random.chance(0.5) ? network.add(a, b) : network.mul(a, b);
+}
+
+TEST(OperatorsTest, AddAndMul) {
   check_networks(100, [](Network& network) {
     auto& random = network.random;
     Sizes sizes;
     for (int64_t d = random.integer(0, 5); d > 0; --d) sizes.push_back(random.integer(1, 7));
     const auto a = network.input(sizes);
-    return network.add(a, random.chance(0.1) ? a : network.input(sizes));
+    return combine(network, a, random.chance(0.1) ? a : network.input(sizes));
   });
   check_networks(
       1, [](Network& n) { return n.add(n.input({2, 16, 50, 50}), n.input({2, 16, 50, 50})); });
+}
+
+TEST(OperatorsTest, AddAndMulOfShapesThatBroadcast) {
+  // Any of them: along each dimension, either operand may be repeated, or lack it.
+  check_networks(200, [](Network& network) {
+    auto& random = network.random;
+    Sizes a;
+    for (int64_t d = random.integer(1, 5); d > 0; --d) a.push_back(random.integer(1, 6));
+    Sizes b = a;
+    for (size_t d = 0; d < a.size(); ++d) {
+      if (random.chance(0.4)) (random.chance(0.5) ? a : b)[d] = 1;
+    }
+    b.erase(b.begin(), b.begin() + random.integer(0, static_cast<int64_t>(b.size())));
+    const bool swap = random.chance(0.5);
+    return combine(network, network.input(swap ? b : a), network.input(swap ? a : b));
+  });
+  // By channel, by pixel, and both with threads that share the work.
+  check_networks(
+      2, [](Network& n) { return n.mul(n.input({3, 70, 24, 25}), n.input({3, 70, 1, 1})); });
+  check_networks(
+      2, [](Network& n) { return n.mul(n.input({2, 1, 60, 61}), n.input({2, 19, 60, 61})); });
+  check_networks(2,
+                 [](Network& n) { return n.add(n.input({1, 70, 40, 41}), n.input({70, 1, 1})); });
+}
+
+TEST(OperatorsTest, Table) {
+  check_networks(60, [](Network& network) {
+    auto& random = network.random;
+    Sizes sizes;
+    for (int64_t d = random.integer(0, 5); d > 0; --d) sizes.push_back(random.integer(1, 7));
+    return network.table(network.input(sizes));
+  });
+  check_networks(2, [](Network& n) { return n.table(n.input({2, 16, 50, 50})); });
 }
 
 Network::PoolOptions random_pool(Network& network) {

@@ -24,6 +24,24 @@ TEST(ProgramTest, TheNodesThatTheErrorsStartFromAreValid) {
   EXPECT_NO_THROW(Program(single_node_graph(pool_node("max_pool2d"), unit_qparams())));
   EXPECT_NO_THROW(Program(single_node_graph(pool_node("avg_pool2d"))));
   EXPECT_NO_THROW(Program(single_node_graph({.op = "add"}, std::nullopt, 2)));
+  EXPECT_NO_THROW(Program(single_node_graph({.op = "mul"}, unit_qparams(), 2)));
+  EXPECT_NO_THROW(Program(single_node_graph(table_node())));
+  EXPECT_NO_THROW(Program(single_node_graph(table_node(), unit_qparams())));
+}
+
+TEST(ProgramTest, WrongTables) {
+  Node table = table_node();
+  expect_bad(table, "table 'sigmoid': has 2 inputs, must have 1 to 1", {}, 2);
+  for (const int64_t size : {1, 255, 257}) {
+    table.tensors["values"] = full({size}, 1);
+    expect_bad(table, "values must have 256 elements, got " + std::to_string(size));
+  }
+  table.tensors["values"] = full({16, 16}, 1);
+  expect_bad(table, "tensor 'values' must be Float with 1 dimensions");
+  table.tensors["values"] = full({256}, 1, at::kByte);
+  expect_bad(table, "tensor 'values' must be Float");
+  table.tensors.clear();
+  expect_bad(table, "tensor 'values' is missing");
 }
 
 TEST(ProgramTest, UnknownOperator) {
@@ -44,8 +62,10 @@ TEST(ProgramTest, WrongNumberOfInputs) {
   expect_bad(linear_node(), "linear 'fc': has 3 inputs, must have 1 to 2", {}, 3);
   expect_bad(pool_node("max_pool2d"), "has 2 inputs, must have 1 to 1", unit_qparams(), 2);
   expect_bad(pool_node("avg_pool2d"), "has 2 inputs, must have 1 to 1", {}, 2);
-  expect_bad({.op = "add"}, "has 3 inputs, must have 2 to 2", {}, 3);
-  expect_bad({.op = "add"}, "lacks input 1", {}, 1);
+  for (const char* op : {"add", "mul"}) {
+    expect_bad({.op = op}, "has 3 inputs, must have 2 to 2", {}, 3);
+    expect_bad({.op = op}, "lacks input 1", {}, 1);
+  }
   expect_bad({.op = "dequantize"}, "has 2 inputs, must have 1 to 1", {}, 2);
   expect_bad({.op = "reshape", .ints = {{"sizes", {-1}}}}, "has 2 inputs, must have 1 to 1",
              unit_qparams(), 2);
@@ -65,16 +85,18 @@ Graph float_input_graph(Node node, std::optional<QParams> output, size_t input_c
 }
 
 TEST(ProgramTest, FloatWhereCodesAreNeeded) {
-  for (const Node& node :
-       {conv2d_node(), linear_node(), pool_node("max_pool2d"), pool_node("avg_pool2d"),
-        Node{.op = "dequantize"}, Node{.op = "reshape", .ints = {{"sizes", {-1}}}}}) {
+  for (const Node& node : {conv2d_node(), linear_node(), table_node(), pool_node("max_pool2d"),
+                           pool_node("avg_pool2d"), Node{.op = "dequantize"},
+                           Node{.op = "reshape", .ints = {{"sizes", {-1}}}}}) {
     const bool gives_codes = node.op == "max_pool2d" || node.op == "reshape";
     EXPECT_ERROR(c10::ValueError, "input 0 must be quantized",
                  Program(float_input_graph(
                      node, gives_codes ? std::optional(unit_qparams()) : std::nullopt, 1)));
   }
-  EXPECT_ERROR(c10::ValueError, "input 0 must be quantized",
-               Program(float_input_graph({.op = "add"}, std::nullopt, 2)));
+  for (const char* op : {"add", "mul"}) {
+    EXPECT_ERROR(c10::ValueError, "input 0 must be quantized",
+                 Program(float_input_graph({.op = op}, std::nullopt, 2)));
+  }
   // A residual.
   for (Node node : {conv2d_node(), linear_node()}) {
     Graph graph;
@@ -187,7 +209,7 @@ TEST(ProgramTest, WrongReshapeSizes) {
 TEST(ProgramTest, WrongClamps) {
   for (const std::vector<double>& clamp :
        std::vector<std::vector<double>>{{}, {0}, {0, 1, 2}, {1, 0}, {kNan, 1}, {0, kNan}}) {
-    for (Node node : {conv2d_node(), linear_node(), pool_node("avg_pool2d")}) {
+    for (Node node : {conv2d_node(), linear_node(), pool_node("avg_pool2d"), table_node()}) {
       node.floats["clamp"] = clamp;
       expect_bad(node, "attribute 'clamp' must be [min, max]");
     }
@@ -304,8 +326,9 @@ TEST(ProgramTest, ShapesThatAnOperatorCannotTake) {
       c10::ValueError, "'fc': what is added must have the shape of the output, [2, 3], got [2, 1]",
       Program(single_node_graph(linear_node(), {}, 2)).run({full({2, 6}, 0), full({2, 1}, 0)}));
   const Program add(single_node_graph({.op = "add", .name = "sum"}, {}, 2));
-  EXPECT_ERROR(c10::ValueError, "add 'sum' takes two inputs of one shape, got [2, 3] and [1, 3]",
-               add.run({full({2, 3}, 0), full({1, 3}, 0)}));
+  EXPECT_ERROR(c10::ValueError,
+               "'sum' takes two inputs whose shapes broadcast, got [2, 3] and [4, 3]",
+               add.run({full({2, 3}, 0), full({4, 3}, 0)}));
   const Program pool(single_node_graph(pool_node("avg_pool2d")));
   EXPECT_ERROR(c10::ValueError, "'pool' takes inputs of 4 dimensions", pool.run({full({4, 6}, 0)}));
   EXPECT_ERROR(c10::ValueError, "a window of 2 does not fit", pool.run({full({1, 3, 1, 6}, 0)}));

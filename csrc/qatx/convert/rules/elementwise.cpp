@@ -38,7 +38,7 @@ std::string lower_add(Lowering& lowering, jit::Node* node) {
   jit::Value* b = node->input(1);
   const auto alpha = lowering.constant(node->input(2));
   if (!alpha || !alpha->isScalar() || alpha->toScalar().toDouble() != 1.0) return "alpha is not 1";
-  if (!same_sizes(lowering, a, b)) return "inputs differ in shape";
+  if (lowering.constant(a) || lowering.constant(b)) return lower_table(lowering, node);
   if (lowering.codes(b) && !lowering.codes(a)) std::swap(a, b);
   if (!lowering.codes(a)) return "no input is fake-quantized";
   engine::Node add{.op = "add"};
@@ -49,13 +49,27 @@ std::string lower_add(Lowering& lowering, jit::Node* node) {
     if (!value || !engine::can_fuse_residual(lowering.graph(), *value)) {
       return "one input is neither fake-quantized nor an integer layer's output used only here";
     }
+    if (!same_sizes(lowering, a, b)) return "inputs differ in shape, and one is not fake-quantized";
     add.inputs = {*value, lowering.use_codes(a)};
   }
   lowering.add_node(std::move(add), node->output(), std::nullopt);
   return "";
 }
 
+std::string lower_mul(Lowering& lowering, jit::Node* node) {
+  jit::Value* a = node->input(0);
+  jit::Value* b = node->input(1);
+  if (lowering.constant(a) || lowering.constant(b)) return lower_table(lowering, node);
+  if (!lowering.codes(a) || !lowering.codes(b)) return "an input is not fake-quantized";
+  engine::Node mul{.op = "mul"};
+  mul.inputs = {lowering.use_codes(a), lowering.use_codes(b)};
+  lowering.add_node(std::move(mul), node->output(), std::nullopt);
+  return "";
+}
+
+// A clamp: done by the layer that makes the value, where there is one.
 std::string lower_activation(Lowering& lowering, jit::Node* node) {
+  if (lowering.codes(node->input(0))) return lower_table(lowering, node);
   const auto value = lowering.own_float(node->input(0));
   if (!value || !engine::can_fuse_clamp(lowering.graph(), *value)) {
     return "input is no integer layer's output used only here";

@@ -21,6 +21,8 @@ std::string lower_pact(Lowering& lowering, torch::jit::Node* node);
 std::string lower_convolution(Lowering& lowering, torch::jit::Node* node);
 std::string lower_linear(Lowering& lowering, torch::jit::Node* node);
 std::string lower_add(Lowering& lowering, torch::jit::Node* node);
+std::string lower_mul(Lowering& lowering, torch::jit::Node* node);
+std::string lower_table(Lowering& lowering, torch::jit::Node* node);
 std::string lower_activation(Lowering& lowering, torch::jit::Node* node);
 std::string lower_max_pool2d(Lowering& lowering, torch::jit::Node* node);
 std::string lower_avg_pool2d(Lowering& lowering, torch::jit::Node* node);

@@ -17,5 +17,7 @@ std::unique_ptr<Operator> make_linear(const NodeReader& node);
 std::unique_ptr<Operator> make_max_pool2d(const NodeReader& node);
 std::unique_ptr<Operator> make_quantize(const NodeReader& node);
 std::unique_ptr<Operator> make_reshape(const NodeReader& node);
+std::unique_ptr<Operator> make_mul(const NodeReader& node);
+std::unique_ptr<Operator> make_table(const NodeReader& node);
 
 }  // namespace qatx::engine

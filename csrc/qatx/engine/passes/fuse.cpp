@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <string_view>
 
 #include "qatx/engine/passes/passes.h"
 
@@ -12,8 +13,12 @@ const Node* producer(const Graph& graph, int64_t value) {
   return nullptr;
 }
 
+constexpr std::string_view kWithEpilogue[] = {"add",    "avg_pool2d", "conv2d",
+                                              "linear", "mul",        "table"};
+
 bool has_epilogue(const Node& node) {
-  return node.op == "conv2d" || node.op == "linear" || node.op == "add" || node.op == "avg_pool2d";
+  return std::find(std::begin(kWithEpilogue), std::end(kWithEpilogue), node.op) !=
+         std::end(kWithEpilogue);
 }
 
 bool is_float(const Graph& graph, int64_t value) {

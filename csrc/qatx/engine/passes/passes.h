@@ -4,10 +4,11 @@
 
 namespace qatx::engine {
 
-// Lowering gives nodes that take codes and make float32 (conv2d, linear, add, avg_pool2d), followed
-// by nodes that exist only to be fused: "clamp" (an activation), "add" of a float32 value and codes
-// (a residual), and "quantize". This pass merges each into the node before it, whose kernel does
-// all of it in one go. The order of float operations stays that of the training graph.
+// Lowering gives nodes that take codes and make float32 (conv2d, linear, add, mul, table,
+// avg_pool2d), followed by nodes that exist only to be fused: "clamp" (an activation), "add" of a
+// float32 value and codes (a residual), and "quantize". This pass merges each into the node before
+// it, whose kernel does all of it in one go. The order of float operations stays that of the
+// training graph.
 void fuse(Graph& graph);
 
 // Whether the node that makes this float32 value can still take a clamp, or a residual. The
