@@ -45,7 +45,7 @@ from _results import Missing, Row, as_rows
 from models import ARCHITECTURES
 from torch import Tensor, nn
 
-KERNELS, KERNEL, LIMIT = "kernels", "kernel", "limit"
+KERNELS, LIMIT = "kernels, 1 thread", "limit of"
 ALL_LAYERS = "all layers"
 OVERHEAD, OPERATORS = "overhead of an operator", 100
 LOADING, LOAD, READ = "loading", "qatx.load", "reading the file"
@@ -254,29 +254,28 @@ def kernel_rows(rounds: int, max_isa: str | None) -> Iterator[Row | Missing]:
     )
     load = others.load()
     result = json.loads(program.stdout)
-    setting = f"{KERNELS}, {result['isa']}, 1 thread"
+    isa: str = result["isa"]
+    limit = f"{LIMIT} {isa}"
     # The highest: what slows the instruction down itself does not make the kernel look better.
     peak: float = max(result["peak_macs_per_second"])
-    layers: list[tuple[str, int, list[float]]] = [
-        (f"{layer['layer']}", layer["macs"], layer["seconds"]) for layer in result["layers"]
-    ]
-    counts = [layer["count"] for layer in result["layers"]]
-    total = [
-        sum(count * seconds[i] for count, (_, _, seconds) in zip(counts, layers, strict=True))
-        for i in range(rounds)
-    ]
-    macs = sum(count * macs for count, (_, macs, _) in zip(counts, layers, strict=True))
-    for name, products, seconds in (*layers, (ALL_LAYERS, macs, total)):
-        case = f"{setting}: {name}"
+    layers = result["layers"]
+    whole = {
+        "layer": ALL_LAYERS,
+        "macs": sum(layer["count"] * layer["macs"] for layer in layers),
+        "seconds": [
+            sum(layer["count"] * layer["seconds"][i] for layer in layers) for i in range(rounds)
+        ],
+    }
+    for layer in (*layers, whole):
+        case = f"{KERNELS}: {layer['layer']}"
         if peak == 0:
-            yield from as_rows(case, Times({KERNEL: seconds}, load))
-            yield Missing(case, LIMIT, f"no instruction of {result['isa']} is taken for its peak")
+            yield from as_rows(case, Times({isa: layer["seconds"]}, load))
+            yield Missing(case, limit, f"{isa} has no instruction that is taken for its peak")
             continue
-        times = Times({KERNEL: seconds, LIMIT: [products / peak]}, load)
-        for row in as_rows(case, times, ratio_to=LIMIT):
+        times = Times({isa: layer["seconds"], limit: [layer["macs"] / peak]}, load)
+        for row in as_rows(case, times, ratio_to=limit):
             assert row.ratio is not None
-            share = 1 / row.ratio if row.contender == KERNEL else None
-            yield replace(row, share_of_peak=share)
+            yield replace(row, share_of_peak=1 / row.ratio if row.contender == isa else None)
 
 
 def say(what: str) -> None:

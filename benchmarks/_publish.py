@@ -14,7 +14,7 @@ from typing import Any
 
 from _figure import draw_ratios
 from _results import Row, read
-from _tables import all_tables
+from _tables import MISSING, all_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/performance.md"
@@ -42,6 +42,7 @@ def main() -> None:
         draw_ratios(chosen, setting, FIGURES / f"{stem}.png")
 
     blocks = {table.title: table.markdown() for table in all_tables(rows, targets)}
+    blocks.setdefault(MISSING, "Nobody is missing.")
     blocks["machine"] = describe(machine, kept)
     PAGE.write_text(fill(PAGE.read_text(), name, blocks))
 

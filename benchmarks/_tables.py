@@ -13,7 +13,7 @@ LEGEND = (
     "Times: median milliseconds, and their ratio to the reference. Memory: MB kept for the "
     "backward / MB at the peak. *: other programs were running."
 )
-NOTHING = "-"
+NOTHING, MISSING = "-", "missing"
 MAX_COLUMNS = 8
 
 Name = TypeVar("Name", str, tuple[str, str, str])
@@ -110,7 +110,7 @@ def _memory(row: Entry) -> str:
 def _missing_table(missing: Sequence[Missing]) -> Table:
     """One line for each contender and subject that it failed at for the same reason."""
     lines = _unique((row.contender, row.subject, row.reason) for row in missing)
-    return Table("missing", ["contender", "where", "why"], lines, range(0))
+    return Table(MISSING, ["contender", "where", "why"], lines, range(0))
 
 
 def _targets_table(targets: Sequence[Target]) -> Table:
