@@ -32,7 +32,9 @@ class Divergence {
 
   // P: bins begin .. end - 1, with all that lies outside in its first and last bin. Q: the same
   // bins without what lies outside, merged into levels and spread again over the bins where P is
-  // not 0. Both normalised. Infinite where Q is 0 and P is not.
+  // not 0. Both normalised. A level with nothing but what lies outside would make the divergence
+  // infinite, and outliers beyond a gap could not be clipped: it counts as having one value.
+  // Infinite where everything lies outside.
   double operator()(int64_t begin, int64_t end) const {
     const Sums& from = at(begin);
     const Sums& to = at(end);
@@ -41,12 +43,13 @@ class Divergence {
     if (end <= begin || inside == 0) return std::numeric_limits<double>::infinity();
     const int64_t below = from.count;
     const int64_t above = total - to.count;
+    int64_t alone = 0;  // levels with nothing but what lies outside
     double sum = to.entropy - from.entropy + edge(begin, end, below, above);
     int64_t first = begin;
     for (int64_t level = 0; level < levels_; ++level) {
       const int64_t last = begin + (level + 1) * (end - begin) / levels_;
       if (last == first) continue;
-      const int64_t q = at(last).count - at(first).count;
+      int64_t q = at(last).count - at(first).count;
       int64_t p = q;
       int64_t nonzero = at(last).nonzero - at(first).nonzero;
       if (first == begin && below > 0) {
@@ -58,15 +61,18 @@ class Divergence {
         const bool is_counted = first == begin && end - begin == 1 && below > 0;
         nonzero += counts_[static_cast<size_t>(end - 1)] == 0 && !is_counted;
       }
-      if (p > 0 && q == 0) return std::numeric_limits<double>::infinity();
       if (p > 0) {
+        if (q == 0) {
+          q = 1;
+          ++alone;
+        }
         sum -= static_cast<double>(p) *
                std::log(static_cast<double>(q) / static_cast<double>(nonzero));
       }
       first = last;
     }
     const auto n = static_cast<double>(total);
-    return sum / n - std::log(n) + std::log(static_cast<double>(inside));
+    return sum / n - std::log(n) + std::log(static_cast<double>(inside + alone));
   }
 
  private:

@@ -87,12 +87,12 @@ double QuantizationError::with_norm(double scale, double zero_point, const Codes
 }
 
 double QuantizationError::clipped_share(const Range& range, const Codes& codes) const {
-  constexpr double kTolerance = 0.001;  // of a bin: scales are rounded to float32
+  constexpr double kTolerance = 0.01;  // of a bin: scales are rounded to float32
   const auto [scale, zero_point] =
       choose_qparams(range.low, range.high, codes.quant_min, codes.quant_max, codes.symmetric);
   const double step = static_cast<double>(scale) / distribution_.width;
-  const double low = (static_cast<double>(codes.quant_min) - zero_point) * step;
-  const double high = (static_cast<double>(codes.quant_max) - zero_point) * step;
+  const double low = (static_cast<double>(codes.quant_min) - zero_point - 0.5) * step;
+  const double high = (static_cast<double>(codes.quant_max) - zero_point + 0.5) * step;
   int64_t clipped = 0;
   for (int64_t i = 0; i < distribution_.size(); ++i) {
     const auto left = static_cast<double>(i - distribution_.negative);

@@ -17,7 +17,7 @@ class QuantizationError {
   // float32. Takes time in proportion to the number of codes where the norm is 2, otherwise to the
   // number of bins.
   double operator()(const Range& range, const Codes& codes, double norm = 2.0) const;
-  // The share of the values outside what the codes stand for; whole bins only.
+  // The share of the values that would round to a code beyond the last ones; whole bins only.
   double clipped_share(const Range& range, const Codes& codes) const;
   // The mean of x^2.
   double mean_square() const;

@@ -42,7 +42,7 @@ Range mse_range(const RangeProblem& problem);
 Range kl_range(const RangeProblem& problem);
 
 // The Kullback-Leibler divergence of the distribution clipped to `negative` and `positive` bins
-// from its quantization, as kl_range() minimises it; infinite where it is not defined.
+// from its quantization, as kl_range() minimises it; infinite where everything is clipped.
 double kl_divergence(const Distribution& distribution, const Codes& codes, int64_t negative,
                      int64_t positive);
 

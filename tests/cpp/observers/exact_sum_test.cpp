@@ -5,7 +5,7 @@
 #include <cmath>
 #include <vector>
 
-#include "testing.h"
+#include "../testing.h"
 
 namespace qatx {
 namespace {

@@ -6,8 +6,8 @@
 
 #include <limits>
 
+#include "../tensor_testing.h"
 #include "qatx/observers/state.h"
-#include "tensor_testing.h"
 
 namespace qatx {
 namespace {

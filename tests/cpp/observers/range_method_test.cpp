@@ -3,9 +3,9 @@
 #include <cmath>
 #include <random>
 
+#include "../tensor_testing.h"
 #include "qatx/core/qparams.h"
 #include "qatx/observers/observer.h"
-#include "tensor_testing.h"
 
 namespace qatx {
 namespace {
@@ -84,7 +84,9 @@ TEST(RangeMethod, PercentileIsThatOfTheSortedValues) {
 }
 
 TEST(RangeMethod, LsqIsTwiceTheMeanOverTheRootOfTheCodes) {
-  const std::vector<float> values = normal_values(5000, 0.0f, 2);
+  std::vector<float> values = normal_values(4998, 0.0f, 2);
+  values.push_back(30.0f);
+  values.push_back(-30.0f);
   double sum = 0.0;
   for (const float value : values) sum += std::abs(value);
   const auto [low, high] = choose(values, kSpecs[2], "lsq");
@@ -126,18 +128,19 @@ TEST(RangeMethod, ExpectedErrorIsThatOfTheValues) {
       const double high = chosen.high.item<double>();
       const double error = true_error(values, spec, low, high, 2.0);
       EXPECT_NEAR(chosen.error.item<double>(), error, 0.02 * error) << spec.repr() << method;
+      const auto [scale, zero_point] =
+          choose_qparams(low, high, spec.quant_min(), spec.quant_max(), spec.symmetric());
       double square = 0.0;
       int64_t clipped = 0;
       for (const float x : values) {
+        const float q = x / scale + zero_point;
         square += static_cast<double>(x) * x;
-        clipped += x < std::min(low, spec.symmetric() ? -high : low) || x > high;
+        clipped += q < static_cast<float>(spec.quant_min()) - 0.5f ||
+                   q > static_cast<float>(spec.quant_max()) + 0.5f;
       }
       EXPECT_NEAR(chosen.mean_square.item<double>(), square / 50000, 0.001 * square / 50000);
-      if (!spec.symmetric()) {
-        EXPECT_NEAR(chosen.clipped_share.item<double>(), static_cast<double>(clipped) / 50000,
-                    0.002)
-            << spec.repr() << method;
-      }
+      EXPECT_NEAR(chosen.clipped_share.item<double>(), static_cast<double>(clipped) / 50000, 0.002)
+          << spec.repr() << method;
       if (std::string(method) == "min_max") {
         EXPECT_EQ(chosen.clipped_share.item<double>(), 0.0) << spec.repr();
       }
