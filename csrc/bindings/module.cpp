@@ -10,6 +10,7 @@
 
 #include <sstream>
 
+#include "observer.h"
 #include "qatx/engine/recording.h"
 #include "qatx/qatx.h"
 
@@ -147,6 +148,7 @@ Returns:
 
 Raises:
     ValueError: a range is not finite or min > max.)");
+  qatx::bind_observer(m);
   m.def(
       "convert", torch::wrap_pybind_function(convert_archive), py::arg("archive"),
       py::arg("example_inputs"),

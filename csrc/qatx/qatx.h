@@ -6,6 +6,7 @@
 #include "qatx/core/qparams.h"
 #include "qatx/core/quant_spec.h"
 #include "qatx/library.h"
+#include "qatx/observers/observer.h"
 #include "qatx/ops/dorefa.h"
 #include "qatx/ops/fake_quantize.h"
 #include "qatx/ops/learned_zero_point.h"

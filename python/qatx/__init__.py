@@ -31,7 +31,8 @@ if _minor(_torch.__version__) != _minor(_build_info.TORCH_VERSION):
 
 from qatx import nn  # noqa: E402
 from qatx._C import QuantSpec  # noqa: E402
-from qatx._calibrate import calibrate  # noqa: E402
+from qatx._calibrate import CalibrationWarning, calibrate  # noqa: E402
+from qatx._calibration_report import CalibrationReport, CalibrationRow  # noqa: E402
 from qatx._convert import convert  # noqa: E402
 from qatx._io import load, save  # noqa: E402
 from qatx._prepare import prepare  # noqa: E402
@@ -46,6 +47,9 @@ __version__: str = _build_info.VERSION
 cmake_prefix_path: str = str(_Path(__file__).parent / "share/cmake")
 
 __all__ = [
+    "CalibrationReport",
+    "CalibrationRow",
+    "CalibrationWarning",
     "QConfig",
     "QuantSpec",
     "Report",

@@ -3,44 +3,82 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor, nn
 
+from qatx._C import Observer, QuantSpec
+from qatx._calibration_data import DataCheck
+from qatx._calibration_ranges import ChannelCheck, MovingCheck
+from qatx._calibration_report import CalibrationReport, CalibrationRow
+from qatx._ranges import RangeMethod, check_range_method
+from qatx._ranks import merge_over_ranks, sum_over_ranks
 from qatx.nn import FakeQuantize
+
+_BATCH_SIZE = 64
+_FEW_SAMPLES = 100
+
+
+class CalibrationWarning(UserWarning):
+    """Calibration has worked, but its data are few, strange, or do not settle."""
 
 
 def calibrate(
     model: nn.Module,
     data: Tensor | Iterable[Any],
     *,
+    method: RangeMethod | None = None,
+    num_samples: int | None = None,
     forward: Callable[[nn.Module, Any], object] | None = None,
-) -> None:
+    percentile: float = 99.99,
+    norm: float = 2.0,
+    progress: bool | None = None,
+) -> CalibrationReport:
     """Sets the scales and zero points of a prepared model from the values that data leads to.
 
-    The range of a tensor is the smallest and the largest finite value over all data. The model runs
-    in float, in evaluation mode and without gradients; its modes are restored. Afterwards it is
-    ready for evaluation (post-training quantization), training and conversion. It may be calibrated
-    again, which forgets what was learned about scales.
+    The model runs in float, in evaluation mode and without gradients; its modes are restored.
+    Afterwards it is ready for evaluation (post-training quantization), training and conversion. It
+    may be calibrated again, which forgets what was learned about scales. Where a process group of
+    `torch.distributed` is initialized, every rank gets the scales that belong to the data of all.
+
+    Warns (`CalibrationWarning`) of fewer than 100 samples, of images that look like noise, of
+    duplicates, of ranges that still move at the end, and of channels that stand out by far;
+    docs/calibration.md has the figures.
 
     Args:
         model: What `qatx.prepare` returned, or any module that holds modules of `qatx.nn`.
-        data: A tensor (one batch) or an iterable of batches, such as a DataLoader. Of a batch that
+        data: A tensor of samples or an iterable of batches, such as a DataLoader. Of a batch that
             is a tuple or a list the model gets the first element, because the others usually are
-            labels.
+            labels. 1,000 to 5,000 representative samples are usual.
+        method: How to choose the ranges of activations: "min_max", "moving_average", "percentile",
+            "mse", "kl", "lsq" or "best"; None: as their `QConfig` says. The ranges of weights are
+            always chosen as their `QConfig` says.
+        num_samples: Stop with the batch that reaches so many (on each rank); None: all data.
         forward: Called as `forward(model, batch)` to feed batches of another form.
+        percentile: Of "percentile": the share in percent that is kept on each side; more than 50,
+            at most 100.
+        norm: The power of the error that "mse" minimizes; 1 to 10.
+        progress: Whether to show a progress bar; None: if the standard error output is a terminal.
+
+    Returns:
+        What was seen and chosen, for `print`.
 
     Raises:
         TypeError: A batch is not a tensor, nor a tuple or list that starts with one, and there is
             no `forward`.
-        ValueError: `model` has nothing to calibrate, `data` is empty, or a quantized value was
-            never seen or never finite.
+        ValueError: `model` has nothing to calibrate, `data` is empty, an argument is out of range,
+            or a quantized value was never seen or never finite.
+        RuntimeError: Another rank has failed.
         Exception: What the model or `data` raises. The model is then as it was before.
 
     Example:
-        >>> qatx.calibrate(model, [torch.rand(8, 3, 32, 32) for _ in range(4)])
+        >>> report = qatx.calibrate(model, [torch.rand(8, 3, 32, 32) for _ in range(4)])
     """
     fake_quantizes = {
         name: module for name, module in model.named_modules() if isinstance(module, FakeQuantize)
@@ -49,34 +87,120 @@ def calibrate(
         raise ValueError(
             "qatx.calibrate: the model has nothing to calibrate; call qatx.prepare first"
         )
+    if method is not None:
+        check_range_method("qatx.calibrate", "method", method)
+    if num_samples is not None and num_samples < 1:
+        raise ValueError(f"qatx.calibrate: num_samples must be at least 1, got {num_samples}")
+    options = {"percentile": percentile, "norm": norm}
     before = {name: copy.deepcopy(module.state_dict()) for name, module in fake_quantizes.items()}
     modes = {module: module.training for module in model.modules()}
+    run = _Run(fake_quantizes)
     try:
         for fake_quantize in fake_quantizes.values():
             fake_quantize.begin_calibration()
-        _run(model.eval(), [data] if isinstance(data, Tensor) else data, forward or _forward_first)
-        problems = [_finish(name, module) for name, module in fake_quantizes.items()]
-        if any(problems):
-            raise ValueError(f"qatx.calibrate: {'; '.join(filter(None, problems))}")
+        failure: Exception | None = None
+        try:
+            batches = _batches(data, num_samples)
+            run.feed(
+                model.eval(), _shown(batches, progress), forward or _forward_first, num_samples
+            )
+        except Exception as error:
+            failure = error
+        failures = sum_over_ranks(int(failure is not None))  # or other ranks would wait for this
+        if failure is not None:
+            raise failure
+        if failures:
+            raise RuntimeError(f"qatx.calibrate: {failures} other ranks have failed")
+        merge_over_ranks([m.observer for m in fake_quantizes.values() if m.observer is not None])
+        rows = _finish(fake_quantizes, method, options)
     except BaseException:
         for name, fake_quantize in fake_quantizes.items():
             fake_quantize.load_state_dict(before[name])
         raise
     finally:
+        run.close()
         for module, mode in modes.items():
             module.training = mode
+    problems = run.problems(rows)
+    for problem in problems:
+        warnings.warn(f"qatx.calibrate: {problem}", CalibrationWarning, stacklevel=2)
+    return CalibrationReport(rows, run.total_samples, tuple(problems))
 
 
-@torch.no_grad()
-def _run(
-    model: nn.Module, data: Iterable[Any], forward: Callable[[nn.Module, Any], object]
-) -> None:
-    empty = True
-    for batch in data:
-        empty = False
-        forward(model, batch)
-    if empty:
-        raise ValueError("qatx.calibrate: data is empty; give at least one batch")
+class _Run:
+    """Feeds the data, and watches."""
+
+    def __init__(self, fake_quantizes: dict[str, FakeQuantize]) -> None:
+        self.total_samples = 0
+        self._fake_quantizes = fake_quantizes
+        self._data = DataCheck()
+        self._moving = MovingCheck()
+        self._channels = ChannelCheck(fake_quantizes)
+
+    @torch.no_grad()
+    def feed(
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        forward: Callable[[nn.Module, Any], object],
+        num_samples: int | None,
+    ) -> None:
+        """Runs the model on all batches, or until there were `num_samples`."""
+        empty = True
+        for batch in batches:
+            empty = False
+            forward(model, batch)
+            self._channels.end_batch()
+            self._data.add(batch)
+            self._moving.add(self._data.samples, self._fake_quantizes)
+            if num_samples is not None and self._data.samples >= num_samples:
+                break
+        if empty:
+            raise ValueError("qatx.calibrate: data is empty; give at least one batch")
+
+    def close(self) -> None:
+        """Takes the hooks away."""
+        self._channels.end_batch()
+
+    def problems(self, rows: tuple[CalibrationRow, ...]) -> list[str]:
+        """What to warn of."""
+        self.total_samples = sum_over_ranks(self._data.samples)
+        found = []
+        if 0 < self.total_samples < _FEW_SAMPLES:
+            found.append(
+                f"{self.total_samples} samples are few: ranges may miss what comes later; use "
+                "1,000 to 5,000"
+            )
+        for row in rows:
+            if row.role == "weight":
+                self._channels.add_weight(row.name, row.choice)
+        return [
+            *found,
+            *self._data.problems(),
+            *self._moving.problems(),
+            *self._channels.problems(),
+        ]
+
+
+def _batches(data: Tensor | Iterable[Any], num_samples: int | None) -> Iterable[Any]:
+    if not isinstance(data, Tensor):
+        return data
+    if data.dim() == 0:
+        return [data]
+    samples = data if num_samples is None else data[:num_samples]
+    return list(samples.split(_BATCH_SIZE)) if len(samples) else []
+
+
+def _shown(batches: Iterable[Any], progress: bool | None) -> Iterator[Any]:
+    console = Console(stderr=True)
+    shown = sys.stderr.isatty() if progress is None else progress
+    try:
+        total = len(batches)  # type: ignore[arg-type]
+    except TypeError:  # an iterator, or a DataLoader of an iterable dataset
+        total = None
+    yield from track(
+        batches, description="Calibrating", total=total, console=console, disable=not shown
+    )
 
 
 def _forward_first(model: nn.Module, batch: object) -> object:
@@ -89,10 +213,40 @@ def _forward_first(model: nn.Module, batch: object) -> object:
     return model(x)
 
 
-def _finish(name: str, fake_quantize: FakeQuantize) -> str | None:
-    """Returns what is wrong."""
-    try:
-        fake_quantize.finish_calibration()
-    except ValueError as error:
-        return f"{name or 'the model'}: {error}"
-    return None
+def _finish(
+    fake_quantizes: dict[str, FakeQuantize],
+    method: RangeMethod | None,
+    options: dict[str, float],
+) -> tuple[CalibrationRow, ...]:
+    rows = []
+    problems = []
+    for name, module in fake_quantizes.items():
+        chosen = module.range_method if method is None or module.role == "weight" else method
+        observer = module.observer or _observed(module)
+        try:
+            choice = module.finish_calibration(chosen, **options)
+        except ValueError as error:
+            problems.append(f"{name or 'the model'}: {error}")
+            continue
+        rows.append(
+            CalibrationRow(
+                name=name,
+                role=module.role,
+                spec=module.spec,
+                method=chosen,
+                choice=choice,
+                observer=observer,
+                options=options,
+            )
+        )
+    if problems:
+        raise ValueError(f"qatx.calibrate: {'; '.join(problems)}")
+    return tuple(rows)
+
+
+def _observed(module: FakeQuantize) -> Observer:
+    """The histogram of a whole weight."""
+    observer = Observer(QuantSpec())
+    if module.last_weight is not None:
+        observer.observe(module.last_weight.cpu())
+    return observer

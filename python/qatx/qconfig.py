@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from qatx._C import QuantSpec
+from qatx._ranges import RangeMethod, check_range_method
 
 WeightQuantizer: TypeAlias = Literal["lsq", "fixed", "moving_average", "dorefa"]
-InitialScale: TypeAlias = Literal["min_max", "lsq"]
 ActivationQuantizer: TypeAlias = Literal["lsq", "fixed", "moving_average", "pact"]
 
 _WEIGHT = QuantSpec(bits=8, signed=True, symmetric=True, axis=0)
@@ -32,8 +32,10 @@ class QConfig:
             weight in each step. "dorefa": tanh and codes without a zero.
         activation_quantizer: "lsq" and "fixed" as above. "moving_average": a moving average of the
             range. "pact": a learned clipping point behind a ReLU or ReLU6, "lsq" elsewhere.
-        initial_scale: How calibration chooses scales, see `qatx.nn.FakeQuantize`; None: "lsq" for 4
+        weight_range: How calibration chooses the range of weights: "min_max", "moving_average",
+            "percentile", "mse", "kl", "lsq" or "best", see docs/calibration.md; None: "lsq" for 4
             bits and less, otherwise "min_max".
+        activation_range: The same for activations, where `qatx.calibrate` is not told otherwise.
         power_of_two: The scales of "lsq" and "fixed" are powers of two.
         stochastic_rounding: "lsq" and "fixed" round stochastically in training.
 
@@ -46,7 +48,8 @@ class QConfig:
     activation: QuantSpec = _ACTIVATION
     weight_quantizer: WeightQuantizer = "lsq"
     activation_quantizer: ActivationQuantizer = "lsq"
-    initial_scale: InitialScale | None = None
+    weight_range: RangeMethod | None = None
+    activation_range: RangeMethod | None = None
     power_of_two: bool = False
     stochastic_rounding: bool = False
 
@@ -65,12 +68,14 @@ class QConfig:
         for name, choices in (
             ("weight_quantizer", get_args(WeightQuantizer)),
             ("activation_quantizer", get_args(ActivationQuantizer)),
-            ("initial_scale", (*get_args(InitialScale), None)),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(
                     f"QConfig: {name} must be one of {choices}, got {getattr(self, name)!r}"
                 )
+        for name in ("weight_range", "activation_range"):
+            if getattr(self, name) is not None:
+                check_range_method("QConfig", name, getattr(self, name))
         for name in ("power_of_two", "stochastic_rounding"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"QConfig: {name} must be a bool, got {getattr(self, name)!r}")

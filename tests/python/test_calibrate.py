@@ -38,11 +38,10 @@ def test_activations_are_observed_in_float_and_in_evaluation_mode():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Conv2d(4, 4, 3))
     x = torch.randn(8, 3, 8, 8)
     prepared = qatx.prepare(model.train())
-    qatx.calibrate(prepared, x)
+    report = qatx.calibrate(prepared, x)
     y = model[:2].eval()(x)
-    fake_quantize = getattr(prepared, "0").output_fake_quantize
-    torch.testing.assert_close(fake_quantize.observed_min, y.min())
-    torch.testing.assert_close(fake_quantize.observed_max, y.max())
+    assert report["0"].min == pytest.approx(y.min().item())
+    assert report["0"].max == pytest.approx(y.max().item())
 
 
 def test_the_forms_of_data_are_equal():
@@ -177,3 +176,135 @@ def test_constant_and_zero_data_give_a_model_that_works():
 
 def test_names_of_what_is_quantized_are_names_in_errors():
     assert "x_fake_quantize" in quantized_values(prepared())
+
+
+@pytest.mark.parametrize("method", ["min_max", "moving_average", "percentile", "mse", "kl", "best"])
+def test_method_is_for_activations(method):
+    x = torch.randn(100, 3, 8, 8)
+    x[0, 0, 0, 0] = 20.0  # which is not worth keeping with 4 bits
+    four = qatx.QConfig(activation=qatx.QuantSpec(bits=4, signed=False, symmetric=False))
+    reference, model = (qatx.prepare(Residual(), four) for _ in range(2))
+    model.load_state_dict(reference.state_dict())
+    qatx.calibrate(reference, x)
+    report = qatx.calibrate(model, x, method=method)
+    weights = {name for name in scales(model) if "weight_fake_quantize" in name}
+    for name in weights:
+        assert torch.equal(scales(model)[name], scales(reference)[name])
+    assert report["x_fake_quantize"].method == method
+    ratio = model.x_fake_quantize.scale / reference.x_fake_quantize.scale
+    assert (ratio == 1) if method == "min_max" else (ratio < 0.8)
+
+
+def test_qconfig_says_how_to_choose_ranges():
+    qconfig = qatx.QConfig(weight_range="mse", activation_range="percentile")
+    report = qatx.calibrate(qatx.prepare(Residual(), qconfig), torch.randn(8, 3, 8, 8))
+    assert {(row.role, row.method) for row in report.rows} == {
+        ("weight", "mse"),
+        ("activation", "percentile"),
+    }
+    four = qatx.QConfig(weight=qatx.QuantSpec(bits=4, axis=0))
+    report = qatx.calibrate(qatx.prepare(Residual(), four), torch.randn(8, 3, 8, 8))
+    assert {(row.role, row.method) for row in report.rows} == {
+        ("weight", "lsq"),
+        ("activation", "min_max"),
+    }
+
+
+def test_options_reach_the_methods():
+    x = torch.randn(50, 3, 8, 8)
+    model = prepared()
+    highs = []
+    for percentile in (80.0, 99.0):
+        report = qatx.calibrate(model, x, method="percentile", percentile=percentile)
+        highs.append(float(report["x_fake_quantize"].choice.high))
+        assert highs[-1] == pytest.approx(x.flatten().quantile(percentile / 100).item(), abs=0.01)
+    highs = []
+    for norm in (1.0, 4.0):
+        report = qatx.calibrate(model, x, method="mse", norm=norm)
+        highs.append(report["x_fake_quantize"].choice.high)
+    assert highs[0] < highs[1]
+
+
+@pytest.mark.parametrize("data", ["tensor", "batches", "loader"])
+@pytest.mark.parametrize(("num_samples", "seen"), [(None, 10), (4, 4), (5, 6), (99, 10)])
+def test_number_of_samples(data, num_samples, seen):
+    x = torch.rand(10, 3, 8, 8)
+    given = {
+        "tensor": x,
+        "batches": iter(x.split(2)),
+        "loader": DataLoader(TensorDataset(x), batch_size=2),
+    }[data]
+    report = qatx.calibrate(prepared(), given, num_samples=num_samples)
+    assert report.samples == (num_samples if data == "tensor" and num_samples == 5 else seen)
+    assert report["x_fake_quantize"].count == report.samples * 3 * 64
+
+
+def test_a_tensor_is_fed_in_batches():
+    sizes = []
+
+    def forward(model, x):
+        sizes.append(len(x))
+        model(x)
+
+    qatx.calibrate(prepared(), torch.rand(150, 3, 8, 8), forward=forward)
+    assert sizes == [64, 64, 22]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "entropy"}, "method must be one of min_max, moving_average.* got 'entropy'"),
+        ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
+        ({"percentile": 30.0, "method": "percentile"}, "percentile must be more than 50"),
+        ({"norm": 0.0, "method": "mse"}, "norm must be from 1 to 10"),
+    ],
+)
+def test_bad_arguments_change_nothing(arguments, message):
+    model = prepared()
+    qatx.calibrate(model, torch.rand(2, 3, 8, 8))
+    before = scales(model)
+    with pytest.raises(ValueError, match=message):
+        qatx.calibrate(model, torch.rand(2, 3, 8, 8) * 2, **arguments)
+    torch.testing.assert_close(scales(model), before, rtol=0, atol=0)
+
+
+def test_progress_goes_to_the_standard_error_output(capfd):
+    qatx.calibrate(prepared(), torch.rand(2, 3, 8, 8))
+    assert capfd.readouterr() == ("", "")
+    qatx.calibrate(prepared(), torch.rand(2, 3, 8, 8), progress=True)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "Calibrating" in err
+
+
+def test_a_calibration_goes_on_from_a_state_dict():
+    def fresh() -> qatx.nn.FakeQuantize:
+        return qatx.nn.FakeQuantize(qatx.QConfig().activation, role="activation")
+
+    first, other, whole = fresh(), fresh(), fresh()
+    a, b = torch.randn(100), torch.randn(100) * 3
+    first.begin_calibration()
+    first(a)
+    other.load_state_dict(first.state_dict())
+    assert other.state == "calibrate"
+    other(b)
+    whole.begin_calibration()
+    whole(b)
+    whole(a)
+    for module in (other, whole):
+        module.finish_calibration("kl")
+    torch.testing.assert_close(other.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    state = first.state_dict()
+    state["_extra_state"] = state["_extra_state"][:-8]
+    with pytest.raises(ValueError, match=r"must hold .* observed bytes"):
+        fresh().load_state_dict(state)
+
+
+def test_a_calibrated_model_keeps_no_histograms():
+    model = prepared()
+    qatx.calibrate(model, torch.rand(2, 3, 8, 8))
+    modules = [m for m in model.modules() if isinstance(m, qatx.nn.FakeQuantize)]
+    assert all(m.observer is None and m.last_weight is None for m in modules)
+    extra = [v for name, v in model.state_dict().items() if name.endswith("_extra_state")]
+    assert extra
+    assert all(v.numel() == 1 for v in extra)

@@ -37,10 +37,6 @@ def test_state_has_its_shape_from_construction():
     assert shapes == {
         "scale": (3,),
         "zero_point": (3,),
-        "observed_min": (3,),
-        "observed_max": (3,),
-        "observed_mean": (3,),
-        "observed_count": (3,),
         "_extra_state": (),
     }
     assert all(value.shape == () for value in activation().state_dict().values())
@@ -269,7 +265,7 @@ def test_an_unknown_state_is_refused():
     [
         ({"role": "bias"}, "role must be one of .*, got 'bias'"),
         ({"role": "weight", "scale_shape": (3,)}, r"scale_shape must be \(\) .* got \(3,\)"),
-        ({"role": "weight", "initial_scale": "kl"}, r"initial_scale must be one of .*, got 'kl'"),
+        ({"role": "weight", "range_method": "entropy"}, r"range_method must be one of .*'entropy'"),
     ],
 )
 def test_bad_arguments(arguments, message):

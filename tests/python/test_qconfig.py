@@ -30,7 +30,8 @@ def test_is_a_value():
         ({"power_of_two": 1}, TypeError, "power_of_two must be a bool, got 1"),
         ({"weight_quantizer": "pact"}, ValueError, "weight_quantizer must be one of .* got 'pact'"),
         ({"activation_quantizer": "dorefa"}, ValueError, "activation_quantizer must be one of"),
-        ({"initial_scale": "best"}, ValueError, "initial_scale must be one of .* got 'best'"),
+        ({"weight_range": "max"}, ValueError, "weight_range must be one of .* got 'max'"),
+        ({"activation_range": 8}, ValueError, "activation_range must be one of .* got 8"),
         (
             {"weight": QuantSpec(axis=0, group_size=4)},
             ValueError,

@@ -1,4 +1,4 @@
-"""README's Python program runs as it stands."""
+"""The Python programs of README and docs run as they stand."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 import qatx
 import torch
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 
 
 def test_the_program_trains_converts_and_saves(
@@ -18,3 +19,14 @@ def test_the_program_trains_converts_and_saves(
     exec(compile(program, str(README), "exec"), {})
     assert "100.0% of" in capsys.readouterr().out  # of the multiply-accumulates are in integers
     assert qatx.load(tmp_path / "model.pt")(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_the_guide_to_calibration_calibrates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    guide = ROOT / "docs/calibration.md"
+    (program,) = re.findall(r"```python\n(.*?)```", guide.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program, str(guide), "exec"), {})
+    assert "Calibrated with 1,000 samples" in capsys.readouterr().out
+    assert (tmp_path / "calibration.html").stat().st_size > 10_000

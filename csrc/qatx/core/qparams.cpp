@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "qatx/core/checks.h"
 #include "qatx/core/rounding.h"
@@ -26,8 +27,26 @@ double valid_scale(double scale) {
   return std::clamp(scale, static_cast<double>(kMinScale), static_cast<double>(kMaxScale));
 }
 
+// (scale, zero_point)
 template <class Real>
-void choose(const at::Tensor& min, const at::Tensor& max, double quant_min, double quant_max,
+std::pair<Real, Real> choose_one(double low, double high, int64_t quant_min, int64_t quant_max,
+                                 bool symmetric) {
+  low = std::min(low, 0.0);
+  high = std::max(high, 0.0);
+  const auto first = static_cast<double>(quant_min);
+  const auto last = static_cast<double>(quant_max);
+  if (symmetric) {
+    const double middle = quant_min < 0 ? 0.0 : (last + 1) / 2;
+    return {static_cast<Real>(valid_scale(std::max(-low, high) / (last - middle))),
+            static_cast<Real>(middle)};
+  }
+  const auto scale = static_cast<Real>(valid_scale((high - low) / (last - first)));
+  return {scale, static_cast<Real>(std::clamp(
+                     std::nearbyint(first - low / static_cast<double>(scale)), first, last))};
+}
+
+template <class Real>
+void choose(const at::Tensor& min, const at::Tensor& max, int64_t quant_min, int64_t quant_max,
             bool symmetric, const at::Tensor& scale, const at::Tensor& zero_point) {
   const Real* lo = min.const_data_ptr<Real>();
   const Real* hi = max.const_data_ptr<Real>();
@@ -38,18 +57,9 @@ void choose(const at::Tensor& min, const at::Tensor& max, double quant_min, doub
                       "choose_qparams: range ", i, " must be finite with min <= max, got [", lo[i],
                       ", ", hi[i], "]");
   }
-  const double middle = quant_min < 0 ? 0.0 : (quant_max + 1) / 2;
   for (int64_t i = 0; i < min.numel(); ++i) {
-    const double low = std::min(static_cast<double>(lo[i]), 0.0);
-    const double high = std::max(static_cast<double>(hi[i]), 0.0);
-    if (symmetric) {
-      s[i] = static_cast<Real>(valid_scale(std::max(-low, high) / (quant_max - middle)));
-      z[i] = static_cast<Real>(middle);
-    } else {
-      s[i] = static_cast<Real>(valid_scale((high - low) / (quant_max - quant_min)));
-      z[i] = static_cast<Real>(std::clamp(
-          std::nearbyint(quant_min - low / static_cast<double>(s[i])), quant_min, quant_max));
-    }
+    std::tie(s[i], z[i]) = choose_one<Real>(static_cast<double>(lo[i]), static_cast<double>(hi[i]),
+                                            quant_min, quant_max, symmetric);
   }
 }
 
@@ -70,13 +80,16 @@ std::pair<at::Tensor, at::Tensor> choose_qparams(const at::Tensor& min, const at
   at::Tensor scale = at::empty_like(lo);
   at::Tensor zero_point = at::empty_like(lo);
   if (min.scalar_type() == at::kFloat) {
-    choose<float>(lo, hi, static_cast<double>(quant_min), static_cast<double>(quant_max), symmetric,
-                  scale, zero_point);
+    choose<float>(lo, hi, quant_min, quant_max, symmetric, scale, zero_point);
   } else {
-    choose<double>(lo, hi, static_cast<double>(quant_min), static_cast<double>(quant_max),
-                   symmetric, scale, zero_point);
+    choose<double>(lo, hi, quant_min, quant_max, symmetric, scale, zero_point);
   }
   return {scale, zero_point};
+}
+
+std::pair<float, float> choose_qparams(double low, double high, int64_t quant_min,
+                                       int64_t quant_max, bool symmetric) {
+  return choose_one<float>(low, high, quant_min, quant_max, symmetric);
 }
 
 std::pair<at::Tensor, at::Tensor> choose_qparams(const at::Tensor& min, const at::Tensor& max,

@@ -32,6 +32,10 @@ C10_EXPORT std::pair<at::Tensor, at::Tensor> choose_qparams(const at::Tensor& mi
                                                             const at::Tensor& max,
                                                             const QuantSpec& spec);
 
+// The same for one range, low <= high, in float32. Nothing is checked.
+std::pair<float, float> choose_qparams(double low, double high, int64_t quant_min,
+                                       int64_t quant_max, bool symmetric);
+
 // Throws c10::Error (ValueError in Python) that names the element unless every scale is in [2^-126,
 // 2^126] and no zero point is NaN.
 C10_EXPORT void check_qparams_values(const at::Tensor& scale, const at::Tensor& zero_point);

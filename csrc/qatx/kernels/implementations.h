@@ -14,6 +14,8 @@ extern const GemmKernel gemm;
 extern const DepthwiseKernel depthwise;
 extern const ElementwiseKernels elementwise;
 extern const PoolKernels pool;
+extern const ObserveTable observe;
+extern const ObserveKernels<double> observe_f64;  // the only one for float64
 }  // namespace reference
 
 namespace avx2 {
@@ -22,12 +24,14 @@ extern const GemmKernel gemm;
 extern const DepthwiseKernel depthwise;
 extern const ElementwiseKernels elementwise;
 extern const PoolKernels pool;
+extern const ObserveTable observe;
 }  // namespace avx2
 
 namespace avx512 {
 extern const FakeQuantizeTable fake_quantize;
 extern const ElementwiseKernels elementwise;
 extern const PoolKernels pool;
+extern const ObserveTable observe;
 }  // namespace avx512
 
 namespace vnni {

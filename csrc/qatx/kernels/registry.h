@@ -7,6 +7,7 @@
 #include "qatx/kernels/fake_quantize.h"
 #include "qatx/kernels/indirect_gemm.h"
 #include "qatx/kernels/isa.h"
+#include "qatx/kernels/observe.h"
 #include "qatx/kernels/pool.h"
 
 namespace qatx::kernels {
@@ -21,6 +22,8 @@ struct Kernels {
   DepthwiseKernel depthwise;
   ElementwiseKernels elementwise;
   PoolKernels pool;
+  ObserveTable observe;
+  ObserveKernels<double> observe_f64;
 };
 
 // Every row that this build has, best first, the reference last. Tests run all that detect_isa()

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from qatx._C import QuantSpec
+from qatx._ranges import RangeMethod
 from qatx.nn.fake_quantize import FakeQuantize, Role
 from qatx.nn.quantizers import PACT, DoReFa, MovingAverage
-from qatx.qconfig import InitialScale, QConfig
+from qatx.qconfig import QConfig
 
 _LSQ_BITS = 4  # up to here, a range that clips is the better start
 
@@ -20,7 +21,9 @@ def weight_fake_quantize(
     """What quantizes a weight of this shape."""
     spec = qconfig.weight
     scale_shape = spec.scale_shape(shape)
-    return _make(qconfig, spec, qconfig.weight_quantizer, "weight", scale_shape, device)
+    return _make(
+        qconfig, spec, qconfig.weight_quantizer, "weight", qconfig.weight_range, scale_shape, device
+    )
 
 
 def activation_fake_quantize(
@@ -30,7 +33,15 @@ def activation_fake_quantize(
     quantizer = qconfig.activation_quantizer
     if quantizer == "pact" and not positive:
         quantizer = "lsq"
-    return _make(qconfig, qconfig.activation, quantizer, "activation", (), device)
+    return _make(
+        qconfig,
+        qconfig.activation,
+        quantizer,
+        "activation",
+        qconfig.activation_range,
+        (),
+        device,
+    )
 
 
 _CLASSES = {"moving_average": MovingAverage, "dorefa": DoReFa, "pact": PACT}
@@ -41,17 +52,18 @@ def _make(
     spec: QuantSpec,
     quantizer: str,
     role: Role,
+    range_method: RangeMethod | None,
     scale_shape: tuple[int, ...],
     device: torch.device | str | None,
 ) -> FakeQuantize:
-    default: InitialScale = "lsq" if spec.bits <= _LSQ_BITS else "min_max"
+    default: RangeMethod = "lsq" if spec.bits <= _LSQ_BITS else "min_max"
     is_lsq = quantizer not in _CLASSES
     return _CLASSES.get(quantizer, FakeQuantize)(
         spec,
         role=role,
         scale_shape=scale_shape,
         learn_scale=quantizer != "fixed",
-        initial_scale=qconfig.initial_scale or default,
+        range_method=range_method or default,
         power_of_two=qconfig.power_of_two and is_lsq,
         stochastic_rounding=qconfig.stochastic_rounding and is_lsq,
         device=device,

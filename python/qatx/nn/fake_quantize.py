@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias, get_args
@@ -9,8 +10,8 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from qatx._C import QuantSpec, choose_qparams
-from qatx.qconfig import InitialScale
+from qatx._C import Observer, QuantSpec, choose_qparams
+from qatx._ranges import RangeChoice, RangeMethod, check_range_method
 
 Role: TypeAlias = Literal["weight", "activation"]
 State: TypeAlias = Literal["uncalibrated", "calibrate", "train", "frozen"]
@@ -36,7 +37,7 @@ class FakeQuantize(nn.Module):
         spec: Bits, sign, symmetry, axis and groups.
         role: Decides how many elements count as sharing the scale in LSQ's gradient scale.
         learn_scale: Whether the parameters require a gradient in the state "train".
-        initial_scale: How `finish_calibration` chooses the scale.
+        range_method: How `finish_calibration` chooses the range, where it is not told otherwise.
         power_of_two: Whether the scale in use is the nearest power of two.
         stochastic_rounding: Whether training rounds stochastically.
         pass_through: Whether the gradient of the input ignores the range.
@@ -48,19 +49,16 @@ class FakeQuantize(nn.Module):
         zero_point: In codes, float32, shaped like `scale`; rounded where it is used. A parameter
             where the spec is asymmetric (in use is `torch.ops.qatx.learned_zero_point(zero_point)`,
             which is never NaN), otherwise a buffer.
-        observed_min, observed_max: Buffers shaped like `scale`: the range seen in the state
-            "calibrate".
-        observed_mean: Buffer shaped like `scale`: the mean magnitude seen there, where
-            `initial_scale` needs it.
-        observed_count: Buffer shaped like `scale`, int64: the elements that the mean is of.
+        observer: What an activation was seen to be, in the state "calibrate" (which `state_dict`
+            then carries); otherwise None.
+        last_weight: The weight that was seen last, in the state "calibrate", whose range is wanted;
+            otherwise, and for activations, None.
     """
 
     scale: nn.Parameter
     zero_point: Tensor
-    observed_min: Tensor
-    observed_max: Tensor
-    observed_mean: Tensor
-    observed_count: Tensor
+    observer: Observer | None
+    last_weight: Tensor | None
 
     def __init__(
         self,
@@ -69,7 +67,7 @@ class FakeQuantize(nn.Module):
         role: Role,
         scale_shape: Sequence[int] = (),
         learn_scale: bool = True,
-        initial_scale: InitialScale = "min_max",
+        range_method: RangeMethod = "min_max",
         power_of_two: bool = False,
         stochastic_rounding: bool = False,
         pass_through: bool = False,
@@ -83,22 +81,21 @@ class FakeQuantize(nn.Module):
             scale_shape: `()` where `spec.axis` is None, `(channels,)` where there is an axis, and
                 `spec.scale_shape(x.shape)` where there are groups.
             learn_scale: Whether scale and zero point are trained.
-            initial_scale: "min_max": the whole range that was seen. "lsq": the range that LSQ's
-                initial scale, 2 * mean|x| / sqrt(quant_max), covers (arXiv 1902.08153), within
-                that; better for 4 bits and less. It takes a range that has a side only, or a
-                symmetric spec; otherwise it is "min_max".
+            range_method: "min_max" (the whole range that was seen), "moving_average",
+                "percentile", "mse", "kl", "lsq" (the range that LSQ's initial scale covers,
+                better for 4 bits and less) or "best"; docs/calibration.md has them all.
             power_of_two: Use the power of two nearest to the scale (arXiv 1903.08066).
             stochastic_rounding: Round stochastically in training, to nearest in evaluation.
             pass_through: Let gradients of the input through outside the range too.
             device: Where the parameters live.
 
         Raises:
-            ValueError: `role` or `initial_scale` is unknown, or `scale_shape` does not go with
+            ValueError: `role` or `range_method` is unknown, or `scale_shape` does not go with
                 `spec`.
         """
         super().__init__()
         _check_choice("role", role, get_args(Role))
-        _check_choice("initial_scale", initial_scale, get_args(InitialScale))
+        check_range_method("FakeQuantize", "range_method", range_method)
         self._check_spec(spec)
         shape = tuple(scale_shape)
         if spec.axis is None and shape:
@@ -115,7 +112,7 @@ class FakeQuantize(nn.Module):
         self.spec = spec
         self.role = role
         self.learn_scale = learn_scale
-        self.initial_scale = initial_scale
+        self.range_method = range_method
         self.power_of_two = power_of_two
         self.stochastic_rounding = stochastic_rounding
         self.pass_through = pass_through
@@ -124,11 +121,8 @@ class FakeQuantize(nn.Module):
         def empty() -> Tensor:
             return torch.empty(shape, dtype=torch.float32, device=device)
 
+        self._scale_shape = shape
         self._make_parameters(empty)
-        for name in ("observed_min", "observed_max", "observed_mean"):
-            self.register_buffer(name, empty())
-        count = torch.empty(shape, dtype=torch.int64, device=device)
-        self.register_buffer("observed_count", count)
         self.reset_parameters()
 
     @property
@@ -145,10 +139,6 @@ class FakeQuantize(nn.Module):
     def reset_parameters(self) -> None:
         """Goes back to the state "uncalibrated", with nothing observed."""
         self._reset_qparams()
-        self.observed_min.fill_(math.inf)
-        self.observed_max.fill_(-math.inf)
-        self.observed_mean.zero_()
-        self.observed_count.zero_()
         self._set_state("uncalibrated")
 
     def begin_calibration(self) -> None:
@@ -157,19 +147,38 @@ class FakeQuantize(nn.Module):
         self._set_state("calibrate")
 
     @torch.no_grad()
-    def finish_calibration(self) -> None:
-        """Sets scale and zero point from the observed range and goes to the state "train".
+    def finish_calibration(
+        self,
+        method: RangeMethod | None = None,
+        *,
+        percentile: float = 99.99,
+        norm: float = 2.0,
+    ) -> RangeChoice:
+        """Sets scale and zero point from what was seen and goes to the state "train".
+
+        Args:
+            method: How to choose the range; None: `range_method`.
+            percentile: Of "percentile"; more than 50, at most 100.
+            norm: The power of the error that "mse" minimizes; 1 to 10.
+
+        Returns:
+            The range that was chosen, and what it is expected to cost.
 
         Raises:
-            ValueError: A channel has no finite value among those observed. Nothing is changed.
+            ValueError: A channel has no finite value among those observed, or an argument is out
+                of range. Nothing is changed.
         """
-        seen = self.observed_min <= self.observed_max
-        if not bool(seen.all()):
-            kind = "channels" if self.spec.group_size is None else "groups"
-            where = "" if seen.dim() == 0 else f" in {int((~seen).sum())} of {seen.numel()} {kind}"
-            raise ValueError(f"no finite value was observed during calibration{where}")
-        self._set_range(*self._initial_range())
+        method = self.range_method if method is None else method
+        options = {"percentile": percentile, "norm": norm}
+        if self.last_weight is not None:
+            weight = self.last_weight.cpu()
+            choice = RangeChoice(*Observer.choose_for(weight, self.spec, method, **options))
+        else:
+            observer = self.observer or Observer(self.spec, self.scale_shape, 16)
+            choice = RangeChoice(*observer.choose(self.spec, method, **options))
+        self._set_range(choice.low, choice.high)
         self._set_state("train")
+        return choice
 
     def freeze(self) -> None:
         """Goes to the state "frozen".
@@ -228,7 +237,8 @@ class FakeQuantize(nn.Module):
 
     def _set_range(self, low: Tensor, high: Tensor) -> None:
         """Sets scale and zero point from a range."""
-        scale, zero_point = choose_qparams(low.cpu(), high.cpu(), self.spec)
+        dtype = self.scale.dtype
+        scale, zero_point = choose_qparams(low.to(dtype), high.to(dtype), self.spec)
         self.scale.copy_(scale)
         self.zero_point.copy_(zero_point)
 
@@ -272,59 +282,29 @@ class FakeQuantize(nn.Module):
         elements = math.prod(shape) // self.scale.numel()
         return 1.0 / math.sqrt(max(elements, 1) * self.spec.quant_max)
 
-    def _initial_range(self) -> tuple[Tensor, Tensor]:
-        low, high = self.observed_min, self.observed_max
-        positive = bool((low >= 0).all())
-        if self.initial_scale == "min_max" or not (self.spec.symmetric or positive):
-            return low, high
-        shifted = self.spec.symmetric and not self.spec.signed
-        middle = (self.spec.quant_max + 1) // 2 if shifted else 0
-        extent = 2 * self.observed_mean * math.sqrt(self.spec.quant_max - middle)
-        return torch.maximum(low, -extent), torch.minimum(high, extent)
-
     @torch.no_grad()
     def _observe(self, x: Tensor) -> None:
-        if x.dtype != self.observed_min.dtype:
-            if x.dtype == torch.float64 or not x.dtype.is_floating_point:
-                raise TypeError(
-                    f"FakeQuantize: the input must be {self.observed_min.dtype}, got {x.dtype}"
-                )
-            x = x.to(self.observed_min.dtype)
+        own = next(itertools.chain(self.parameters(), self.buffers()), None)
+        is_wider = x.dtype == torch.float64 and own is not None and own.dtype != torch.float64
+        if is_wider or not x.dtype.is_floating_point:
+            raise TypeError(
+                f"FakeQuantize: the input must be {'float' if own is None else own.dtype}, "
+                f"got {x.dtype}"
+            )
         if self.spec.scale_shape(x.shape) != self.scale_shape:
             raise ValueError(
                 f"FakeQuantize: the input must have scales of shape {self.scale_shape} for "
                 f"{self.spec}, got shape {tuple(x.shape)}"
             )
-        if x.numel() == 0:
-            return
-        low, high = self._reduce(x, "amin"), self._reduce(x, "amax")
-        if not bool((low.isfinite() & high.isfinite()).all()):
-            finite = x.isfinite()
-            low = self._reduce(torch.where(finite, x, math.inf), "amin")
-            high = self._reduce(torch.where(finite, x, -math.inf), "amax")
-            x = torch.where(finite, x, 0.0)
-        torch.minimum(self.observed_min, low, out=self.observed_min)
-        torch.maximum(self.observed_max, high, out=self.observed_max)
-        if self.initial_scale == "lsq":
-            count = self._reduce(torch.ones_like(x), "sum")
-            self.observed_count += count.to(torch.int64)
-            sums = self._reduce(x.abs(), "sum")
-            self.observed_mean += (sums - count * self.observed_mean) / self.observed_count
-
-    def _reduce(self, x: Tensor, how: str) -> Tensor:
-        """Reduces to one element for each scale."""
-        axis, group_size = self.spec.axis, self.spec.group_size
-        if axis is None or group_size is None:
-            kept = None if axis is None else axis % x.dim()
-            result: Tensor = getattr(x, how)([d for d in range(x.dim()) if d != kept])
-            return result
-        groups = x.split(group_size, axis)
-        return torch.cat([getattr(group, how)(axis, keepdim=True) for group in groups], axis)
+        if self.observer is None:
+            self.last_weight = x
+        else:
+            self.observer.observe(x.cpu())
 
     @property
     def scale_shape(self) -> tuple[int, ...]:
         """The shape of the scales."""
-        return tuple(self.observed_min.shape)
+        return self._scale_shape
 
     def _check_calibrated(self) -> None:
         if not self.calibrated:
@@ -335,6 +315,10 @@ class FakeQuantize(nn.Module):
 
     def _set_state(self, state: State) -> None:
         self._state: State = state
+        # What is needed in one state only is there in that state only.
+        self.last_weight = None
+        observes = state == "calibrate" and self.role == "activation"
+        self.observer = Observer(self.spec, self.scale_shape) if observes else None
         for parameter in self.parameters():
             parameter.requires_grad_(self.learn_scale and state != "frozen")
             if not parameter.requires_grad:
@@ -342,15 +326,28 @@ class FakeQuantize(nn.Module):
 
     # A tensor, because some formats of state dicts hold nothing else.
     def get_extra_state(self) -> Tensor:
-        """The state, for `state_dict`."""
-        return torch.tensor(_STATES.index(self._state), dtype=torch.uint8)
+        """The state, for `state_dict`; with what was observed, as bytes, while calibrating."""
+        state = torch.tensor(_STATES.index(self._state), dtype=torch.uint8)
+        if self.observer is None:
+            return state
+        return torch.cat([state.reshape(1), self.observer.state.flatten().view(torch.uint8)])
 
     def set_extra_state(self, state: Tensor) -> None:
         """Takes the state from a state dict."""
-        index = int(state)
+        content = state.cpu().flatten()
+        index = int(content[0])
         if index >= len(_STATES):
             raise ValueError(f"FakeQuantize: the state dict holds the unknown state {index}")
         self._set_state(_STATES[index])
+        if self.observer is not None:
+            words = content[1:].clone()  # aligned
+            shape = self.observer.state.shape
+            if words.numel() != 8 * shape.numel():
+                raise ValueError(
+                    f"FakeQuantize: the state dict must hold {8 * shape.numel()} observed bytes, "
+                    f"got {words.numel()}"
+                )
+            self.observer.state = words.view(torch.int64).reshape(shape)
 
     def extra_repr(self) -> str:
         """The spec, the role and the state."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -43,7 +44,7 @@ class PACT(FakeQuantize):
         self.alpha.fill_(1.0)
 
     def _set_range(self, low: Tensor, high: Tensor) -> None:  # noqa: ARG002 (0 is the low end)
-        self.alpha.copy_(torch.where(high > 0, high, torch.ones_like(high)))
+        self.alpha.copy_(torch.where(high > 0, high, 1.0))
 
     def _quantize(self, x: Tensor) -> Tensor:
         alpha = torch.ops.qatx.learned_scale(self.alpha)
@@ -55,17 +56,20 @@ class MovingAverage(FakeQuantize):
     """Quantizes with a moving average of the range seen in training (arXiv 1712.05877).
 
     The arguments and states are those of `FakeQuantize`, but nothing is learned by an optimizer:
-    in the state "train" and in training mode every call first moves `observed_min` and
-    `observed_max`, and with them `scale` and `zero_point` (all buffers). In evaluation mode and in
+    in the state "train" and in training mode every call first moves `running_min` and
+    `running_max`, and with them `scale` and `zero_point` (all buffers). In evaluation mode and in
     the state "frozen" nothing moves. Under `torch.utils.checkpoint` the recomputation may move
     the range once more, as it does the statistics of batch normalization.
 
     Attributes:
         averaging_constant: The weight of the latest range: 1 for weights, whose range is known,
             0.01 for activations.
+        running_min, running_max: Buffers shaped like `scale`: the range; from calibration at first.
     """
 
     averaging_constant: float
+    running_min: Tensor
+    running_max: Tensor
 
     def _check_spec(self, spec: QuantSpec) -> None:
         if spec.group_size is not None:
@@ -77,8 +81,18 @@ class MovingAverage(FakeQuantize):
                 "MovingAverage: power_of_two, stochastic_rounding and pass_through must be False"
             )
         self.averaging_constant = 1.0 if self.role == "weight" else 0.01
-        self.register_buffer("scale", empty())
-        self.register_buffer("zero_point", empty())
+        for name in ("scale", "zero_point", "running_min", "running_max"):
+            self.register_buffer(name, empty())
+
+    def _reset_qparams(self) -> None:
+        super()._reset_qparams()
+        self.running_min.fill_(math.inf)
+        self.running_max.fill_(-math.inf)
+
+    def _set_range(self, low: Tensor, high: Tensor) -> None:
+        super()._set_range(low, high)
+        self.running_min.copy_(low)
+        self.running_max.copy_(high)
 
     def _quantize(self, x: Tensor) -> Tensor:
         if not self.training or self.state == "frozen":
@@ -86,15 +100,15 @@ class MovingAverage(FakeQuantize):
         y: Tensor
         y, *moved = torch.ops.qatx.moving_average_fake_quantize(
             x,
-            self.observed_min,
-            self.observed_max,
+            self.running_min,
+            self.running_max,
             self.averaging_constant,
             self.spec.quant_min,
             self.spec.quant_max,
             self.spec.symmetric,
             self.spec.axis,
         )
-        buffers = (self.observed_min, self.observed_max, self.scale, self.zero_point)
+        buffers = (self.running_min, self.running_max, self.scale, self.zero_point)
         with torch.no_grad():
             for buffer, value in zip(buffers, moved, strict=True):
                 buffer.copy_(value)
@@ -138,7 +152,8 @@ class DoReFa(FakeQuantize):
 
     def _quantize(self, x: Tensor) -> Tensor:
         axis = self.spec.axis
-        largest = self._reduce(x.detach().abs(), "amax").clamp_min(2.0**-64)
+        others = [d for d in range(x.dim()) if axis is None or d != axis % x.dim()]
+        largest = x.detach().abs().amax(others).clamp_min(2.0**-64)
         shape = [1] * x.dim()
         if axis is not None:
             shape[axis] = -1

@@ -1,0 +1,91 @@
+"""What calibration data look like, and how much of them there is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_ENOUGH_PAIRS = 1000  # of neighbouring pixels, to tell a correlation from chance
+_NOISE_CORRELATION = 0.1
+_DUPLICATE_SHARE = 0.1
+
+
+def tensors_in(batch: object) -> Iterator[Tensor]:
+    """The tensors of a batch: itself, or those in tuples, lists and mappings."""
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from tensors_in(value)
+    elif isinstance(batch, (tuple, list)):
+        for value in batch:
+            yield from tensors_in(value)
+
+
+class DataCheck:
+    """Counts samples, and notices noise and duplicates among them.
+
+    Looks at the first tensor of each batch; its first dimension counts samples.
+
+    * Noise: the correlation of each pixel with its neighbour to the right and below, over all
+      floating-point images (N, C, H, W), each channel less its mean over the batch. It is about 1 /
+      sqrt(pairs) for independent values; photographs have 0.8 and more.
+    * Duplicates: samples whose bytes have the 64-bit hash of an earlier sample.
+    """
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self._hashes: set[int] = set()
+        self._pairs = 0
+        self._products = torch.zeros(2, dtype=torch.float64)  # right, below
+        self._squares = torch.zeros(2, dtype=torch.float64)
+
+    def add(self, batch: Any) -> None:  # noqa: ANN401 (any type of batch)
+        """Looks at one batch."""
+        x = next(tensors_in(batch), None)
+        if x is None or x.dim() == 0:
+            return
+        x = x.detach().cpu()
+        self.samples += len(x)
+        for sample in x:
+            content = sample.contiguous().flatten().view(torch.uint8)
+            self._hashes.add(hash(content.numpy().tobytes()))
+        if x.dim() == 4 and x.is_floating_point():
+            self._correlate(x.float())
+
+    def _correlate(self, x: Tensor) -> None:
+        x = torch.nan_to_num(x - x.mean((0, 2, 3), keepdim=True), 0.0, 0.0, 0.0)
+        neighbours = ((x[..., :-1], x[..., 1:]), (x[..., :-1, :], x[..., 1:, :]))
+        for i, (a, b) in enumerate(neighbours):
+            self._products[i] += (a * b).sum().double()
+            self._squares[i] += (a.square() + b.square()).sum().double() / 2
+        self._pairs += min(a.numel() for a, _ in neighbours)
+
+    @property
+    def correlation(self) -> float:
+        """Of neighbouring pixels, the larger of both directions; NaN where there are too few."""
+        if self._pairs < _ENOUGH_PAIRS or bool((self._squares <= 0).any()):
+            return math.nan
+        return float((self._products / self._squares).max())
+
+    def problems(self) -> list[str]:
+        """What is wrong, for the user, with figures."""
+        found = []
+        correlation = self.correlation
+        if abs(correlation) < _NOISE_CORRELATION:
+            found.append(
+                "the images look like random noise: neighbouring pixels correlate by "
+                f"{correlation:.3f} (photographs: 0.8 and more). Ranges from noise are not those "
+                "of real data"
+            )
+        duplicates = self.samples - len(self._hashes)
+        if duplicates > _DUPLICATE_SHARE * self.samples:
+            found.append(
+                f"{duplicates:,} of {self.samples:,} samples are duplicates of others and tell "
+                "nothing new"
+            )
+        return found
