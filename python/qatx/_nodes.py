@@ -42,9 +42,24 @@ for _name in ("add", "div", "mul", "pow", "sub"):
     _ARITHMETIC_WITH_NUMBERS |= {getattr(torch, _name), _name, f"{_name}_"}
 _ARITHMETIC_WITH_NUMBERS |= {operator.add, operator.mul, operator.sub, operator.truediv}
 _DROPOUTS = {nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d}
-_MAX_POOLS = {nn.MaxPool2d, F.max_pool2d}
-_RESHAPES = {nn.Flatten, torch.flatten, torch.reshape, "flatten", "reshape", "view"}
-_AVERAGE_POOLS = {nn.AdaptiveAvgPool2d, nn.AvgPool2d, F.adaptive_avg_pool2d, F.avg_pool2d}
+_MAX_POOLS = {nn.MaxPool1d, nn.MaxPool2d, F.max_pool1d, F.max_pool2d, torch.amax, "amax"}
+_MOVES: set[object] = {
+    *(nn.ChannelShuffle, nn.Flatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ReflectionPad1d),
+    *(nn.ReflectionPad2d, nn.ReplicationPad1d, nn.ReplicationPad2d, nn.UpsamplingNearest2d),
+    *(nn.ZeroPad1d, nn.ZeroPad2d, F.channel_shuffle, F.pixel_shuffle, F.pixel_unshuffle),
+    *("contiguous", "view"),
+}
+for _name in (
+    *("chunk", "flatten", "narrow", "permute", "reshape", "select", "split", "squeeze", "swapaxes"),
+    *("t", "transpose", "unsqueeze"),
+):
+    _MOVES |= {getattr(torch, _name), _name}
+_SPLITS = {torch.chunk, torch.split, "chunk", "split"}
+_CATS = {torch.cat, torch.concat, torch.concatenate}
+_AVERAGE_POOLS = {
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AvgPool1d, nn.AvgPool2d, F.avg_pool1d),
+    *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.avg_pool2d),
+}
 _MEANS = {torch.mean, "mean"}
 _SIZES = {"dim", "item", "ndimension", "numel", "size"}
 _ARITHMETIC = {
@@ -92,7 +107,13 @@ def relu_of(node: fx.Node) -> Relu:
 
 def takes_relu(node: fx.Node) -> bool:
     """Whether a ReLU behind a node fuses with it."""
-    return _kind(node) in (nn.BatchNorm2d, nn.Conv2d, nn.Linear) or is_add(node)
+    return _kind(node) in (
+        nn.BatchNorm2d,
+        nn.Conv1d,
+        nn.Conv2d,
+        nn.ConvTranspose2d,
+        nn.Linear,
+    ) or is_add(node)
 
 
 def keeps_values(node: fx.Node) -> bool:
@@ -100,7 +121,52 @@ def keeps_values(node: fx.Node) -> bool:
 
     Dropout counts: what is deployed has none.
     """
-    return _kind(node) in _MAX_POOLS | _RESHAPES | _DROPOUTS
+    kind = _kind(node)
+    if kind in _MAX_POOLS | _MOVES | _DROPOUTS:
+        return True
+    if kind is operator.getitem:
+        return _takes_parts(node)
+    if kind in (nn.ConstantPad1d, nn.ConstantPad2d):
+        return getattr(module_of(node), "value", None) == 0
+    if kind is F.pad:
+        value = _argument(node, 3, "value", None)
+        return _argument(node, 2, "mode", "constant") != "constant" or value in (None, 0)
+    return _upsampling_mode(node) in ("nearest", "nearest-exact")
+
+
+def _takes_parts(node: fx.Node) -> bool:
+    """Whether a node is x[...] with constant numbers and slices, or one part of a split tensor."""
+    source, index = node.args
+    if isinstance(source, fx.Node) and _kind(source) in _SPLITS:
+        return isinstance(index, int)
+    # What is indexed with one number or slice may as well be a list.
+    return isinstance(index, tuple) and all(
+        i is None or i is Ellipsis or isinstance(i, (int, slice)) for i in index
+    )
+
+
+def is_bilinear(node: fx.Node) -> bool:
+    """Whether a node interpolates between values."""
+    return _upsampling_mode(node) == "bilinear"
+
+
+def _upsampling_mode(node: fx.Node) -> object:
+    kind = _kind(node)
+    if kind in (nn.Upsample, nn.UpsamplingBilinear2d):
+        return getattr(module_of(node), "mode", None)
+    return _argument(node, 3, "mode", "nearest") if kind is F.interpolate else None
+
+
+def _argument(node: fx.Node, place: int, name: str, default: object) -> object:
+    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+
+
+def cat_inputs(node: fx.Node) -> list[fx.Node]:
+    """The tensors that a node puts together; empty where it does not."""
+    tensors = _argument(node, 0, "tensors", ()) if _kind(node) in _CATS else ()
+    if not isinstance(tensors, (list, tuple)):
+        return []  # a list that another node makes
+    return [tensor for tensor in tensors if isinstance(tensor, fx.Node)]
 
 
 def is_average_pool(node: fx.Node) -> bool:
@@ -109,6 +175,11 @@ def is_average_pool(node: fx.Node) -> bool:
         return _kind(node) in _AVERAGE_POOLS
     dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
     return isinstance(dims, (tuple, list)) and set(dims) in ({2, 3}, {-2, -1})
+
+
+def is_mean(node: fx.Node) -> bool:
+    """Whether a node averages, over any dimensions."""
+    return _kind(node) in _MEANS and "dtype" not in node.kwargs
 
 
 def is_add(node: fx.Node) -> bool:

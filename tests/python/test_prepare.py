@@ -337,9 +337,12 @@ def test_average_pooling_reads_integers_and_rounds_for_integers(name):
 
 
 @pytest.mark.parametrize("dims", [{}, {"dim": 1}, {"dim": (1, 2)}, {"dim": (0, 2, 3)}])
-def test_other_means_stay_float(dims):
+def test_other_means_read_integers_where_integers_are_read(dims):
     prepared = prepare(Function(lambda m, x: m.conv(x).mean(**dims), conv=conv()))
     assert quantized_values(prepared) == {"x_fake_quantize"}
+    model = Function(lambda m, x: m.b(x * m.a(x).mean(**dims, keepdim=True)), a=conv(), b=conv())
+    if dims:
+        assert {"a.output_fake_quantize", "mean_fake_quantize"} < quantized_values(prepare(model))
 
 
 def test_max_pooling_with_indices_stays_float():
@@ -362,8 +365,8 @@ class SubclassedConv(nn.Conv2d):
     "layer",
     [
         conv(padding_mode="reflect"),
-        nn.ConvTranspose2d(3, 3, 2),
-        nn.Conv1d(8, 8, 1),
+        nn.ConvTranspose2d(3, 3, 1, groups=3),
+        nn.ConvTranspose1d(8, 8, 1),
         nn.GroupNorm(3, 3),
         SubclassedConv(3, 3, 1),
         with_hook(conv()),
@@ -373,7 +376,7 @@ class SubclassedConv(nn.Conv2d):
 def test_other_layers_stay_float(layer):
     forward = (
         (lambda m, x: m.conv(m.layer(x[:, 0])[:, None].expand(-1, 3, -1, -1)))
-        if isinstance(layer, nn.Conv1d)
+        if isinstance(layer, nn.ConvTranspose1d)
         else (lambda m, x: m.conv(m.layer(x)))
     )
     prepared = prepare(Function(forward, conv=conv(), layer=layer))

@@ -56,6 +56,12 @@ std::vector<int64_t> NodeReader::ints(std::string_view key, size_t count, int64_
   return numbers;
 }
 
+std::vector<double> NodeReader::float_list(std::string_view key) const {
+  const auto found = node_.floats.find(std::string(key));
+  QATX_CHECK_NODE(found != node_.floats.end(), "attribute '", key, "' is missing");
+  return found->second;
+}
+
 at::Tensor NodeReader::tensor(std::string_view key, at::ScalarType dtype, int64_t dim) const {
   const auto found = node_.tensors.find(std::string(key));
   QATX_CHECK_NODE(found != node_.tensors.end() && found->second.defined(), "tensor '", key,

@@ -207,6 +207,33 @@ TEST_P(ElementwiseTest, LookUp) {
   }
 }
 
+TEST_P(ElementwiseTest, Copy) {
+  for (int round = 0; round < 400; ++round) {
+    const int64_t rows = integer(1, 40);
+    const int64_t n = integer(1, 80);
+    const int64_t gap = integer(0, 3);
+    // Rows or columns side by side, or neither.
+    const int64_t kind = integer(0, 2);
+    const int64_t in_step = kind == 0 ? 1 : kind == 1 ? rows + gap : integer(0, 5);
+    const int64_t in_row = kind == 0 ? n + gap : kind == 1 ? 1 : integer(0, 90);
+    Buffer<uint8_t> in(in_row * (rows - 1) + in_step * (n - 1) + 1, integer(0, 63));
+    for (uint8_t& code : in) code = static_cast<uint8_t>(integer(0, 255));
+    Buffer<uint8_t> out(rows * (n + gap), integer(0, 63));
+    kernel().copy(in.data(), in_row, in_step, out.data(), n + gap, rows, n);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t i = 0; i < n + gap; ++i) {
+        const int64_t at = r * (n + gap) + i;
+        if (i >= n) {
+          ASSERT_TRUE(out.untouched(at));
+        } else {
+          ASSERT_TRUE(same(out[at], in[r * in_row + i * in_step])) << rows << " rows of " << n;
+        }
+      }
+    }
+    ASSERT_TRUE(out.zones_intact());
+  }
+}
+
 QATX_FOR_ALL_ROWS(ElementwiseTest);
 
 }  // namespace

@@ -31,5 +31,26 @@ std::string lower_mean(Lowering& lowering, torch::jit::Node* node);
 std::string lower_flatten(Lowering& lowering, torch::jit::Node* node);
 std::string lower_reshape(Lowering& lowering, torch::jit::Node* node);
 std::string lower_identity(Lowering& lowering, torch::jit::Node* node);
+std::string lower_permute(Lowering& lowering, torch::jit::Node* node);
+std::string lower_transpose(Lowering& lowering, torch::jit::Node* node);
+std::string lower_squeeze(Lowering& lowering, torch::jit::Node* node);
+std::string lower_unsqueeze(Lowering& lowering, torch::jit::Node* node);
+std::string lower_pixel_shuffle(Lowering& lowering, torch::jit::Node* node);
+std::string lower_pixel_unshuffle(Lowering& lowering, torch::jit::Node* node);
+std::string lower_channel_shuffle(Lowering& lowering, torch::jit::Node* node);
+std::string lower_slice(Lowering& lowering, torch::jit::Node* node);
+std::string lower_narrow(Lowering& lowering, torch::jit::Node* node);
+std::string lower_select(Lowering& lowering, torch::jit::Node* node);
+std::string lower_split(Lowering& lowering, torch::jit::Node* node);
+std::string lower_list_unpack(Lowering& lowering, torch::jit::Node* node);
+std::string lower_pad(Lowering& lowering, torch::jit::Node* node);
+std::string lower_upsample_nearest(Lowering& lowering, torch::jit::Node* node);
+std::string lower_upsample_bilinear(Lowering& lowering, torch::jit::Node* node);
+std::string lower_list(Lowering& lowering, torch::jit::Node* node);
+std::string lower_cat(Lowering& lowering, torch::jit::Node* node);
+std::string lower_max_pool1d(Lowering& lowering, torch::jit::Node* node);
+std::string lower_avg_pool1d(Lowering& lowering, torch::jit::Node* node);
+std::string lower_adaptive_pool1d(Lowering& lowering, torch::jit::Node* node);
+std::string lower_amax(Lowering& lowering, torch::jit::Node* node);
 
 }  // namespace qatx::torchscript

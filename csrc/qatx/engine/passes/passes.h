@@ -11,10 +11,17 @@ namespace qatx::engine {
 // training graph.
 void fuse(Graph& graph);
 
+// Lets what limits or quantizes float32 values do so before they are moved, so that it can be
+// merged into what makes them. Call before fuse().
+void sink_moves(Graph& graph);
+
 // Whether the node that makes this float32 value can still take a clamp, or a residual. The
 // lowering rules ask before they add a node that fuse() must be able to merge.
 bool can_fuse_clamp(const Graph& graph, int64_t value);
 bool can_fuse_residual(const Graph& graph, int64_t value);
+
+// Makes one node of moves that follow each other, so that their elements are copied once.
+void fuse_moves(Graph& graph);
 
 // Removes nodes whose values nobody needs.
 void eliminate_dead_nodes(Graph& graph);
