@@ -45,6 +45,9 @@ def trace(model: nn.Module) -> fx.GraphModule:
         RuntimeError: torch.fx cannot trace the model.
     """
     model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.inplace = False  # the same values, which the converter can follow
     modes = {module: module.training for module in model.modules()}
     try:
         graph = _Tracer().trace(model.eval())

@@ -600,3 +600,16 @@ def test_every_instruction_set_gives_the_same_bits(tmp_path):
             check=False,
         )
         assert result.stdout.split() == [isa], result.stderr
+
+
+def test_dropout_in_place_is_left_out():
+    class Classifier(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(super().forward(x), training=self.training, inplace=True)
+
+    model = qatx.prepare(Classifier(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.3, inplace=True)))
+    x = torch.rand(128, 6)
+    qatx.calibrate(model, x)
+    converted, report = qatx.convert(model, x[:1])
+    assert all(row.integer for row in report.rows), str(report)
+    assert qatx.verify(model, converted, x).ok
