@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 SHORT = 0.01  # seconds; what is shorter runs a few times in a turn, on caches that it has warmed
 
 
+WARM = 0.1  # seconds; where threads settle, what is shorter runs once before it is timed
 DISTURBED = 0.1  # cores that other programs use; what is measured meanwhile means little
 
 
@@ -26,6 +27,7 @@ class Budget:
     seconds: float
     rounds: int
     attempts: int = 1  # at most, as long as other programs disturb
+    settle: bool = False  # wait before each turn until the threads of the last one rest
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,27 @@ class Times:
 
 def interleaved(functions: Mapping[str, Callable[[], object]], budget: Budget) -> Times:
     """Times all functions, in turns; of several attempts, the least disturbed one counts."""
-    calls = {}
+    calls, untimed = {}, set()
     for name, function in functions.items():
         function()
-        calls[name] = max(1, min(20, int(SHORT / _seconds(function))))
-    attempts = [_attempt(functions, calls, budget)]
+        seconds = _seconds(function)
+        calls[name] = max(1, min(20, int(SHORT / seconds)))
+        if calls[name] > 1 or (budget.settle and seconds < WARM):
+            untimed.add(name)
+    attempts = [_attempt(functions, calls, untimed, budget)]
     while attempts[-1].other_load > DISTURBED and len(attempts) < budget.attempts:
-        attempts.append(_attempt(functions, calls, budget))
+        attempts.append(_attempt(functions, calls, untimed, budget))
     return min(attempts, key=lambda times: times.other_load)
 
 
 def _attempt(
-    functions: Mapping[str, Callable[[], object]], calls: Mapping[str, int], budget: Budget
+    functions: Mapping[str, Callable[[], object]],
+    calls: Mapping[str, int],
+    untimed: Collection[str],
+    budget: Budget,
 ) -> Times:
-    """Rounds in which every function is called; `calls` says how often it is timed in each."""
+    """Rounds in which every function is called; `calls` says how often it is timed in each, and
+    `untimed` which of them are called once before."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     order = list(functions)
     shuffle = random.Random(0).shuffle
@@ -60,11 +69,27 @@ def _attempt(
     while rounds < budget.rounds or time.perf_counter() - begin < budget.seconds:
         shuffle(order)
         for name in order:
-            if calls[name] > 1:
+            if budget.settle:
+                settle_threads()
+            if name in untimed:
                 functions[name]()
             times[name] += [_seconds(functions[name]) for _ in range(calls[name])]
         rounds += 1
     return Times(times, others.load())
+
+
+def settle_threads() -> None:
+    """Waits until no thread of this process runs.
+
+    Pools of threads spin after a call, in case that another one follows (those of ONNX Runtime for
+    tens of milliseconds), and would take the cores from whoever is next.
+    """
+    deadline = time.perf_counter() + 0.5
+    while time.perf_counter() < deadline:
+        before = time.process_time()
+        time.sleep(0.002)
+        if time.process_time() - before < 0.0005:
+            return
 
 
 class OtherPrograms:

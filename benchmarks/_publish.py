@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from _figure import draw_ratios
-from _results import read
-from _tables import all_tables
+from _results import Row, read
+from _tables import MISSING, all_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/performance.md"
 RESULTS, FIGURES = ROOT / "docs/results", ROOT / "docs/figures"
 
 # The setting that the figure of a benchmark shows.
-FIGURE_SETTINGS = {"fake-quantize": "forward + backward, float32, 2 threads"}
+FIGURE_SETTINGS = {
+    "fake-quantize": "forward + backward, float32, 2 threads",
+    "int8-inference": "batch 1, 2 threads",
+}
 
 
 def main() -> None:
@@ -35,10 +38,11 @@ def main() -> None:
     machine, rows, targets = read(kept)
     if name in FIGURE_SETTINGS:
         setting = FIGURE_SETTINGS[name]
-        chosen = [row for row in rows if row.setting == setting]
+        chosen = [row for row in rows if isinstance(row, Row) and row.setting == setting]
         draw_ratios(chosen, setting, FIGURES / f"{stem}.png")
 
     blocks = {table.title: table.markdown() for table in all_tables(rows, targets)}
+    blocks.setdefault(MISSING, "Nobody is missing.")
     blocks["machine"] = describe(machine, kept)
     PAGE.write_text(fill(PAGE.read_text(), name, blocks))
 
@@ -46,10 +50,11 @@ def main() -> None:
 def describe(machine: dict[str, Any], results: Path) -> str:
     """The machine in a sentence, and where all figures are."""
     link = results.relative_to(PAGE.parent)
+    peers = "".join(f"{name} {version}, " for name, version in machine["peers"].items())
     return (
         f"{machine['cpu']}, {machine['cores']} cores, kernels for {machine['isa']}, "
-        f"torch {machine['torch']}, Brevitas {machine['brevitas']}, torchao {machine['torchao']}, "
-        f"qatx {machine['qatx']}, {machine['date'][:10]}. All figures: [{results.name}]({link})."
+        f"torch {machine['torch']}, {peers}qatx {machine['qatx']}, {machine['date'][:10]}. "
+        f"All figures: [{results.name}]({link})."
     )
 
 

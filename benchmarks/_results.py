@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,29 +18,16 @@ import torch
 from _measure import DISTURBED, Budget, Times, interleaved
 from qatx._C import isa
 
-PEERS = ("brevitas", "torchao")
-
 
 @dataclass(frozen=True)
-class Row:
-    """What one contender needed in one case.
+class Entry:
+    """Of a contender in a case.
 
     A case is named "SETTING: SUBJECT"; cases of one setting make one table.
     """
 
     case: str
     contender: str
-    median_ms: float
-    min_ms: float
-    other_load: float  # cores that other programs kept busy meanwhile
-    kept_bytes: int | None = None  # from forward to backward
-    peak_bytes: int | None = None  # at a time, during the call
-    ratio_to: str | None = None  # another contender in this case
-    ratio: float | None = None  # of the medians; above 1 is slower
-
-    @property
-    def disturbed(self) -> bool:
-        return self.other_load > DISTURBED
 
     @property
     def setting(self) -> str:
@@ -49,6 +36,34 @@ class Row:
     @property
     def subject(self) -> str:
         return self.case.partition(": ")[2]
+
+
+@dataclass(frozen=True)
+class Missing(Entry):
+    """A contender that could not be measured."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Row(Entry):
+    """What one contender needed in one case."""
+
+    median_ms: float
+    min_ms: float
+    other_load: float  # cores that other programs kept busy meanwhile
+    kept_bytes: int | None = None  # from forward to backward
+    peak_bytes: int | None = None  # at a time, during the call
+    ratio_to: str | None = None  # another contender in this case
+    ratio: float | None = None  # of the medians; above 1 is slower
+    share_of_peak: float | None = None  # of what the instruction allows
+    integer_macs: float | None = None  # share of multiply-accumulates that run in integers
+    sqnr_db: float | None = None  # signal to noise of the output, against float32
+    variant: str | None = None  # the fastest of several that the contender has
+
+    @property
+    def disturbed(self) -> bool:
+        return self.other_load > DISTURBED
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,7 @@ def compare(
     return as_rows(case, interleaved(functions, budget), ratio_to=ratio_to)
 
 
-def as_rows(case: str, times: Times, *, ratio_to: str) -> list[Row]:
+def as_rows(case: str, times: Times, *, ratio_to: str | None = None) -> list[Row]:
     """The rows of a case."""
     medians = {name: statistics.median(seconds) for name, seconds in times.seconds.items()}
     return [
@@ -92,7 +107,7 @@ def as_rows(case: str, times: Times, *, ratio_to: str) -> list[Row]:
             min_ms=min(seconds) * 1e3,
             other_load=times.other_load,
             ratio_to=ratio_to,
-            ratio=medians[name] / medians[ratio_to],
+            ratio=None if ratio_to is None else medians[name] / medians[ratio_to],
         )
         for name, seconds in times.seconds.items()
     ]
@@ -102,8 +117,8 @@ def with_memory(row: Row, *, kept: int, peak: int) -> Row:
     return replace(row, kept_bytes=kept, peak_bytes=peak)
 
 
-def machine() -> dict[str, Any]:
-    """Where and with what this process measures."""
+def machine(peers: Iterable[str]) -> dict[str, Any]:
+    """Where and with what this process measures; `peers` are packages."""
     cpu = torch.cpu.get_capabilities()
     return {
         "cpu": cpu["cpu_name"],
@@ -116,34 +131,36 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "qatx": qatx.__version__,
-        **{name: importlib.metadata.version(name) for name in PEERS},
+        "peers": {name: importlib.metadata.version(name) for name in peers},
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 
 
-def write(path: Path, rows: Sequence[Row], targets: Sequence[Target] = ()) -> None:
+def write(
+    path: Path, rows: Sequence[Row | Missing], targets: Sequence[Target], peers: Iterable[str]
+) -> None:
     """Writes the JSON file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
-        "machine": machine(),
+        "machine": machine(peers),
         "rows": [_fields(row) for row in rows],
         "targets": [_fields(target) | {"reached": target.reached} for target in targets],
     }
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _fields(entry: Row | Target) -> dict[str, Any]:
+def _fields(entry: Row | Missing | Target) -> dict[str, Any]:
     """What it has, without what it lacks."""
     return {key: value for key, value in asdict(entry).items() if value is not None}
 
 
-def read(path: Path) -> tuple[dict[str, Any], list[Row], list[Target]]:
+def read(path: Path) -> tuple[dict[str, Any], list[Row | Missing], list[Target]]:
     """The machine, the rows and the targets of a file."""
     content = json.loads(path.read_text())
     for target in content["targets"]:
         del target["reached"]  # follows from the rest
     return (
         content["machine"],
-        [Row(**row) for row in content["rows"]],
+        [Missing(**row) if "reason" in row else Row(**row) for row in content["rows"]],
         [Target(**target) for target in content["targets"]],
     )

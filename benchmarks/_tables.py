@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import rich.table
-from _results import Row, Target
+from _results import Entry, Missing, Row, Target
 
 LEGEND = (
     "Times: median milliseconds, and their ratio to the reference. Memory: MB kept for the "
     "backward / MB at the peak. *: other programs were running."
 )
+NOTHING, MISSING = "-", "missing"
+MAX_COLUMNS = 8
+
+Name = TypeVar("Name", str, tuple[str, str, str])
 
 
 @dataclass(frozen=True)
@@ -36,44 +41,76 @@ class Table:
         return table
 
 
-def all_tables(rows: Sequence[Row], targets: Sequence[Target]) -> list[Table]:
-    """A table for each setting, one for its memory where that was measured, and the targets."""
+def all_tables(rows: Sequence[Row | Missing], targets: Sequence[Target]) -> list[Table]:
+    """A table for each setting and one for its memory; then what was measured beside times, who is
+    missing and why, and the targets."""
     tables = []
     for setting in _unique(row.setting for row in rows):
         chosen = [row for row in rows if row.setting == setting]
         tables.append(_pivot(setting, chosen, _time))
-        if any(row.kept_bytes is not None for row in chosen):
+        if any(_memory(row) for row in chosen):
             tables.append(_pivot(f"{setting}, memory", chosen, _memory))
+    for title, cell in (("agreement", _agreement), ("integers", _integers)):
+        chosen = [row for row in rows if cell(row)]
+        if chosen:
+            tables.append(_pivot(title, chosen, cell))
+    missing = [row for row in rows if isinstance(row, Missing)]
+    if missing:
+        tables.append(_missing_table(missing))
     if targets:
         tables.append(_targets_table(targets))
     return tables
 
 
-def _pivot(title: str, rows: Sequence[Row], cell: Callable[[Row], str]) -> Table:
+def _pivot(title: str, rows: Sequence[Entry], cell: Callable[[Entry], str]) -> Table:
+    """Contenders in lines and subjects in columns, or the other way round where these are many."""
     subjects = _unique(row.subject for row in rows)
+    contenders = _unique(row.contender for row in rows)
     cells = {(row.contender, row.subject): cell(row) for row in rows}
-    return Table(
-        title,
-        ["", *subjects],
-        [
-            [contender, *(cells.get((contender, subject), "") for subject in subjects)]
-            for contender in _unique(row.contender for row in rows)
-        ],
-        figures=range(1, len(subjects) + 1),
-    )
+    if len(subjects) <= MAX_COLUMNS:
+        header = subjects
+        lines = [[name, *(cells.get((name, s), "") for s in subjects)] for name in contenders]
+    else:
+        header = contenders
+        lines = [[s, *(cells.get((name, s), "") for name in contenders)] for s in subjects]
+    return Table(title, ["", *header], lines, figures=range(1, len(header) + 1))
 
 
-def _time(row: Row) -> str:
-    digits = 3 if row.median_ms < 1 else 2 if row.median_ms < 10 else 1
+def _time(row: Entry) -> str:
+    if not isinstance(row, Row):
+        return NOTHING
+    bounds = (0.01, 5), (1, 3), (10, 2)
+    digits = next((digits for bound, digits in bounds if row.median_ms < bound), 1)
     ratio = "" if row.ratio is None else f" ({row.ratio:.2f})"
+    if row.share_of_peak is not None:
+        ratio = f" ({row.share_of_peak:.0%})"
+    variant = "" if row.variant is None else f" {row.variant}"
     doubt = " *" if row.disturbed else ""
-    return f"{row.median_ms:.{digits}f}{ratio}{doubt}"
+    return f"{row.median_ms:.{digits}f}{ratio}{variant}{doubt}"
 
 
-def _memory(row: Row) -> str:
-    if row.kept_bytes is None or row.peak_bytes is None:
+def _agreement(row: Entry) -> str:
+    if not isinstance(row, Row) or row.sqnr_db is None:
+        return ""
+    return f"{row.sqnr_db:.0f}"
+
+
+def _integers(row: Entry) -> str:
+    if not isinstance(row, Row) or row.integer_macs is None:
+        return ""
+    return f"{row.integer_macs:.1%}"
+
+
+def _memory(row: Entry) -> str:
+    if not isinstance(row, Row) or row.kept_bytes is None or row.peak_bytes is None:
         return ""
     return f"{row.kept_bytes / 1e6:.1f} / {row.peak_bytes / 1e6:.1f}"
+
+
+def _missing_table(missing: Sequence[Missing]) -> Table:
+    """One line for each contender and subject that it failed at for the same reason."""
+    lines = _unique((row.contender, row.subject, row.reason) for row in missing)
+    return Table(MISSING, ["contender", "where", "why"], lines, range(0))
 
 
 def _targets_table(targets: Sequence[Target]) -> Table:
@@ -88,5 +125,5 @@ def _targets_table(targets: Sequence[Target]) -> Table:
     return Table("targets", ["target", "reached", "worst", "where"], lines, range(2, 3))
 
 
-def _unique(names: Iterable[str]) -> list[str]:
+def _unique(names: Iterable[Name]) -> list[Name]:
     return list(dict.fromkeys(names))

@@ -34,6 +34,7 @@ LINEAR_32 = Subject((4096, 4096), axis=1, group_size=32, bits=4)
 SUBJECTS = (IN_CACHE, ACTIVATION, CONVOLUTION, LINEAR_128, LINEAR_32)
 DTYPES = (torch.float32, torch.bfloat16)
 THREADS = (1, 2)
+PEERS = ("brevitas", "torchao")
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
 
     rows = list(measure(quick=options.quick, say=console.print))
     targets = check_targets(rows)
-    write(options.out, rows, targets)
+    write(options.out, rows, targets, PEERS)
     for table in all_tables(rows, targets):
         console.print(table.rich())
     console.print(f"{LEGEND}\nAll figures: {options.out}")

@@ -18,10 +18,48 @@ _RELUS: dict[object, Relu] = {
     **dict.fromkeys((nn.ReLU6, F.relu6), "relu6"),
 }
 _ADDS = {operator.add, torch.add, "add", "add_"}
+_MULS = {operator.mul, torch.mul, "mul", "mul_"}
+# Functions of one value, between two quantized values: tables.
+_UNARY: set[object] = {
+    *(nn.CELU, nn.ELU, nn.GELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh),
+    *(nn.LeakyReLU, nn.LogSigmoid, nn.Mish, nn.PReLU, nn.ReLU, nn.ReLU6, nn.SELU, nn.Sigmoid),
+    *(nn.SiLU, nn.Softplus, nn.Softshrink, nn.Tanh, nn.Threshold),
+    *(F.celu, F.elu, F.gelu, F.hardshrink, F.hardsigmoid, F.hardswish, F.hardtanh, F.leaky_relu),
+    *(F.logsigmoid, F.mish, F.relu, F.relu6, F.selu, F.sigmoid, F.silu, F.softplus, F.softshrink),
+    *(F.tanh, F.threshold),
+    *(getattr(torch, name) for name in ("celu", "rsub", "selu", "threshold")),
+}
+for _name in (
+    *("abs", "clamp", "clamp_max", "clamp_min", "cos", "erf", "exp", "expm1", "log", "log1p"),
+    *("neg", "reciprocal", "relu", "rsqrt", "sigmoid", "sin", "sqrt", "square", "tan", "tanh"),
+):
+    _UNARY |= {getattr(torch, _name), _name, f"{_name}_"}
+_UNARY |= {operator.neg, operator.abs}
+_CLAMPS = {nn.Hardtanh, F.hardtanh, torch.clamp, "clamp", "clamp_", *_RELUS}
+# Of a tensor and a number these are functions of one value, too.
+_ARITHMETIC_WITH_NUMBERS: set[object] = {operator.pow}
+for _name in ("add", "div", "mul", "pow", "sub"):
+    _ARITHMETIC_WITH_NUMBERS |= {getattr(torch, _name), _name, f"{_name}_"}
+_ARITHMETIC_WITH_NUMBERS |= {operator.add, operator.mul, operator.sub, operator.truediv}
 _DROPOUTS = {nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d}
-_MAX_POOLS = {nn.MaxPool2d, F.max_pool2d}
-_RESHAPES = {nn.Flatten, torch.flatten, torch.reshape, "flatten", "reshape", "view"}
-_AVERAGE_POOLS = {nn.AdaptiveAvgPool2d, nn.AvgPool2d, F.adaptive_avg_pool2d, F.avg_pool2d}
+_MAX_POOLS = {nn.MaxPool1d, nn.MaxPool2d, F.max_pool1d, F.max_pool2d, torch.amax, "amax"}
+_MOVES: set[object] = {
+    *(nn.ChannelShuffle, nn.Flatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ReflectionPad1d),
+    *(nn.ReflectionPad2d, nn.ReplicationPad1d, nn.ReplicationPad2d, nn.UpsamplingNearest2d),
+    *(nn.ZeroPad1d, nn.ZeroPad2d, F.channel_shuffle, F.pixel_shuffle, F.pixel_unshuffle),
+    *("contiguous", "view"),
+}
+for _name in (
+    *("chunk", "flatten", "narrow", "permute", "reshape", "select", "split", "squeeze", "swapaxes"),
+    *("t", "transpose", "unsqueeze"),
+):
+    _MOVES |= {getattr(torch, _name), _name}
+_SPLITS = {torch.chunk, torch.split, "chunk", "split"}
+_CATS = {torch.cat, torch.concat, torch.concatenate}
+_AVERAGE_POOLS = {
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AvgPool1d, nn.AvgPool2d, F.avg_pool1d),
+    *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.avg_pool2d),
+}
 _MEANS = {torch.mean, "mean"}
 _SIZES = {"dim", "item", "ndimension", "numel", "size"}
 _ARITHMETIC = {
@@ -69,7 +107,13 @@ def relu_of(node: fx.Node) -> Relu:
 
 def takes_relu(node: fx.Node) -> bool:
     """Whether a ReLU behind a node fuses with it."""
-    return _kind(node) in (nn.BatchNorm2d, nn.Conv2d, nn.Linear) or is_add(node)
+    return _kind(node) in (
+        nn.BatchNorm2d,
+        nn.Conv1d,
+        nn.Conv2d,
+        nn.ConvTranspose2d,
+        nn.Linear,
+    ) or is_add(node)
 
 
 def keeps_values(node: fx.Node) -> bool:
@@ -77,7 +121,52 @@ def keeps_values(node: fx.Node) -> bool:
 
     Dropout counts: what is deployed has none.
     """
-    return _kind(node) in _MAX_POOLS | _RESHAPES | _DROPOUTS
+    kind = _kind(node)
+    if kind in _MAX_POOLS | _MOVES | _DROPOUTS:
+        return True
+    if kind is operator.getitem:
+        return _takes_parts(node)
+    if kind in (nn.ConstantPad1d, nn.ConstantPad2d):
+        return getattr(module_of(node), "value", None) == 0
+    if kind is F.pad:
+        value = _argument(node, 3, "value", None)
+        return _argument(node, 2, "mode", "constant") != "constant" or value in (None, 0)
+    return _upsampling_mode(node) in ("nearest", "nearest-exact")
+
+
+def _takes_parts(node: fx.Node) -> bool:
+    """Whether a node is x[...] with constant numbers and slices, or one part of a split tensor."""
+    source, index = node.args
+    if isinstance(source, fx.Node) and _kind(source) in _SPLITS:
+        return isinstance(index, int)
+    # What is indexed with one number or slice may as well be a list.
+    return isinstance(index, tuple) and all(
+        i is None or i is Ellipsis or isinstance(i, (int, slice)) for i in index
+    )
+
+
+def is_bilinear(node: fx.Node) -> bool:
+    """Whether a node interpolates between values."""
+    return _upsampling_mode(node) == "bilinear"
+
+
+def _upsampling_mode(node: fx.Node) -> object:
+    kind = _kind(node)
+    if kind in (nn.Upsample, nn.UpsamplingBilinear2d):
+        return getattr(module_of(node), "mode", None)
+    return _argument(node, 3, "mode", "nearest") if kind is F.interpolate else None
+
+
+def _argument(node: fx.Node, place: int, name: str, default: object) -> object:
+    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+
+
+def cat_inputs(node: fx.Node) -> list[fx.Node]:
+    """The tensors that a node puts together; empty where it does not."""
+    tensors = _argument(node, 0, "tensors", ()) if _kind(node) in _CATS else ()
+    if not isinstance(tensors, (list, tuple)):
+        return []  # a list that another node makes
+    return [tensor for tensor in tensors if isinstance(tensor, fx.Node)]
 
 
 def is_average_pool(node: fx.Node) -> bool:
@@ -88,13 +177,55 @@ def is_average_pool(node: fx.Node) -> bool:
     return isinstance(dims, (tuple, list)) and set(dims) in ({2, 3}, {-2, -1})
 
 
+def is_mean(node: fx.Node) -> bool:
+    """Whether a node averages, over any dimensions."""
+    return _kind(node) in _MEANS and "dtype" not in node.kwargs
+
+
 def is_add(node: fx.Node) -> bool:
     """Whether a node adds two tensors that depend on the model's inputs."""
-    if _kind(node) not in _ADDS or len(node.args) != 2 or node.kwargs:
+    return _combines_two(node, _ADDS)
+
+
+def is_mul(node: fx.Node) -> bool:
+    """Whether a node multiplies two tensors that depend on the model's inputs."""
+    return _combines_two(node, _MULS)
+
+
+def _combines_two(node: fx.Node, kinds: set[object]) -> bool:
+    if _kind(node) not in kinds or len(node.args) != 2 or node.kwargs:
         return False
-    if node.target == "add_" and only_user_of(input_of(node)) is not node:
-        return False  # the others see the sum
+    if _is_seen_by_others(node):
+        return False
     return all(isinstance(a, fx.Node) and _is_activation(a) for a in node.args)
+
+
+def is_unary(node: fx.Node) -> bool:
+    """Whether a node is a function of each element of one tensor that depends on the inputs."""
+    kind = _kind(node)
+    if isinstance(kind, str) and _is_seen_by_others(node):
+        return False
+    if kind is nn.PReLU:
+        module = module_of(node)
+        return isinstance(module, nn.PReLU) and module.num_parameters == 1
+    arguments = [*node.args, *node.kwargs.values()]
+    tensors = [a for a in arguments if isinstance(a, fx.Node)]
+    if len(tensors) != 1 or not _is_activation(tensors[0]) or "out" in node.kwargs:
+        return False
+    if kind in _UNARY:
+        return arguments[0] is tensors[0]
+    return kind in _ARITHMETIC_WITH_NUMBERS and node.kwargs.keys() <= {"exponent", "other", "value"}
+
+
+def is_clamp(node: fx.Node) -> bool:
+    """Whether a node only limits values, which a layer can do to its result."""
+    return _kind(node) in _CLAMPS and is_unary(node)
+
+
+def _is_seen_by_others(node: fx.Node) -> bool:
+    """Whether a node writes into its input, which others read."""
+    written = isinstance(node.target, str) and node.target.endswith("_")
+    return written and node.op == "call_method" and only_user_of(input_of(node)) is not node
 
 
 def _is_activation(node: fx.Node) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -12,9 +13,15 @@ from torch import fx, nn
 from qatx import nn as qnn
 from qatx._nodes import (
     add_module,
+    cat_inputs,
     input_of,
     is_add,
     is_average_pool,
+    is_bilinear,
+    is_clamp,
+    is_mean,
+    is_mul,
+    is_unary,
     keeps_values,
     module_of,
     only_user_of,
@@ -24,8 +31,9 @@ from qatx._nodes import (
     replace_by_module,
 )
 from qatx._trace import trace
-from qatx.nn._layer import QuantizedLayer, Relu
+from qatx.nn._layer import QuantizedLayer, Relu, WeightedLayer
 from qatx.nn._make import activation_fake_quantize
+from qatx.nn.fake_quantize import FakeQuantize
 from qatx.qconfig import QConfig
 
 
@@ -37,16 +45,20 @@ def prepare(
 ) -> fx.GraphModule:
     """Copies a float model into one that trains with quantized weights and activations.
 
-    `Conv2d` and `Linear` modules, with the batch normalization and the ReLU or ReLU6 behind them,
-    and additions of two tensors become modules of `qatx.nn`, under the path of the convolution or
-    linear layer. All else stays as it is, in float: among others transposed convolutions,
-    convolutions that do not pad with zeros, layers with hooks, `F.conv2d` and `F.linear`.
+    `Conv1d`, `Conv2d`, `ConvTranspose2d` and `Linear` modules, with the batch normalization (of a
+    `Conv2d`) and the ReLU or ReLU6 behind them, and additions of two tensors become modules of
+    `qatx.nn`, under the path of the convolution or linear layer. All else stays as it is, in float:
+    among others transposed convolutions with groups, convolutions that do not pad with zeros,
+    layers with hooks, `F.conv2d` and `F.linear`.
 
     A value is quantized where it is made, once, if a convolution, a linear layer, an addition or an
-    average pooling uses it, directly or behind max pooling, reshaping or dropout. So are the
-    model's inputs. An exception: one operand of an addition that is the output of a convolution or
-    linear layer and is used nowhere else stays in float, because the addition is then done inside
-    that layer. The model's outputs are not quantized.
+    average pooling uses it, directly or behind operators that keep values (max pooling, reshaping,
+    slicing, padding with zeros, nearest upsampling, dropout, ...). Values that are concatenated
+    share one scale. So is a value from which a product of two values, a function of each element
+    (sigmoid, GELU, multiplication with a number, ...) or bilinear upsampling makes such a value. So
+    are the model's inputs. An exception: one operand of an addition that is the output of a
+    convolution or linear layer and is used nowhere else stays in float, because the addition is
+    then done inside that layer. The model's outputs are not quantized.
 
     The forward is traced in evaluation mode: what the model does in training only (auxiliary
     outputs) is left out. Dropout and batch normalization follow the mode of the prepared model.
@@ -85,7 +97,7 @@ def prepare(
         raise TypeError(f"qatx.prepare: qconfig must be a qatx.QConfig, got {qconfig!r}")
     qconfigs = _QConfigs(qconfig, dict(overrides or {}))
     for name, module in model.named_modules():
-        if isinstance(module, (QuantizedLayer, qnn.FakeQuantize)):
+        if isinstance(module, (QuantizedLayer, FakeQuantize)):
             raise ValueError(
                 f"qatx.prepare: the model is prepared already: {name or 'it'} is a "
                 f"{type(module).__name__}"
@@ -96,7 +108,7 @@ def prepare(
     qconfigs.check_all_used()
     if not any(isinstance(module, QuantizedLayer) for module in prepared.modules()):
         raise ValueError(
-            f"qatx.prepare: {type(model).__name__} has nothing to quantize: no torch.nn.Conv2d, "
+            f"qatx.prepare: {type(model).__name__} has nothing to quantize: no convolution, "
             "torch.nn.Linear or addition"
         )
     prepared.delete_all_unused_submodules()
@@ -161,12 +173,22 @@ def _put_layers_in(graph: fx.Graph, qconfigs: _QConfigs) -> None:
             owner_of(node).set_submodule(str(node.target), layer)
 
 
+_LAYERS = {
+    nn.Conv1d: qnn.Conv1d,
+    nn.Conv2d: qnn.Conv2d,
+    nn.ConvTranspose2d: qnn.ConvTranspose2d,
+    nn.Linear: qnn.Linear,
+}
+
+
 def _is_quantizable(module: nn.Module | None) -> bool:
-    if type(module) is nn.Conv2d and module.padding_mode != "zeros":
-        return False
-    if type(module) not in (nn.Conv2d, nn.Linear):
+    if type(module) not in _LAYERS:
         return False
     assert module is not None
+    if getattr(module, "padding_mode", "zeros") != "zeros":
+        return False
+    if isinstance(module, nn.ConvTranspose2d) and module.groups != 1:
+        return False
     return not (module._forward_pre_hooks or module._forward_hooks)  # they may do anything
 
 
@@ -174,16 +196,19 @@ def _quantized(
     module: nn.Module | None, bn: nn.BatchNorm2d | None, qconfig: QConfig, relu: Relu
 ) -> nn.Module:
     """The layer of `qatx.nn` for a float one, with its output in float."""
-    if isinstance(module, nn.Linear):
-        return qnn.Linear._adopt(module, qconfig, relu, quantize_output=False)
-    assert isinstance(module, nn.Conv2d)
-    if bn is None:
-        return qnn.Conv2d._adopt(module, qconfig, relu, quantize_output=False)
-    return qnn.ConvBn2d._adopt(module, qconfig, relu, quantize_output=False)._adopt_bn(bn)
+    assert module is not None
+    if bn is not None:
+        assert isinstance(module, nn.Conv2d)
+        return qnn.ConvBn2d._adopt(module, qconfig, relu, quantize_output=False)._adopt_bn(bn)
+    layer: Any = _LAYERS[type(module)]
+    adopted: nn.Module = layer._adopt(module, qconfig, relu, quantize_output=False)
+    return adopted
 
 
 def _absorb_batch_norm(node: fx.Node, calls: Counter[object]) -> nn.BatchNorm2d | None:
     """Removes batch normalization behind a node that can be folded, and returns its module."""
+    if type(module_of(node)) is not nn.Conv2d:
+        return None
     user = only_user_of(node)
     bn = None if user is None else module_of(user)
     if user is None or type(bn) is not nn.BatchNorm2d:
@@ -206,31 +231,89 @@ def _absorb_relu(node: fx.Node) -> Relu:
 
 def _quantize_values(graph: fx.Graph, qconfigs: _QConfigs) -> None:
     """Quantizes what integer operators read, where it is made."""
-    readers: dict[fx.Node, QConfig | None] = {}
-    for node in graph.nodes:
-        is_weighted = isinstance(module_of(node), (qnn.Conv2d, qnn.Linear))
-        qconfig = qconfigs.of(str(node.target)) if is_weighted else None
-        for source in _integer_inputs(node):
-            while keeps_values(source):
-                source = input_of(source)
-            readers[source] = _finer(readers.get(source), qconfig)
-    values = {value: qconfig or qconfigs.default for value, qconfig in readers.items()}
+    shared = _find_shared(graph, qconfigs)
+    made: dict[int, tuple[FakeQuantize, str]] = {}  # with their paths
     calls = _count_calls(graph)
     device = _device_of(graph)
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    for node in graph.nodes:
-        if node not in values:
+    for node in list(graph.nodes):
+        if node not in shared:
             continue
+        scale = shared[node]
         layer = module_of(node)
-        positive = isinstance(layer, QuantizedLayer) and bool(layer.relu)
-        fake_quantize = activation_fake_quantize(values[node], device, positive=positive)
-        if isinstance(layer, QuantizedLayer) and calls[node.target] == 1:
-            layer.output_fake_quantize = fake_quantize.train(owner_of(node).training)
+        inside = isinstance(layer, QuantizedLayer) and calls[node.target] == 1
+        if id(scale) not in made:
+            positive = all(_is_positive(value) for value in scale.values)
+            qconfig = scale.qconfig or qconfigs.default
+            new = activation_fake_quantize(qconfig, device, positive=positive)
+            path = f"{node.target}.output_fake_quantize"
+            if not inside:
+                path = add_module(node, new, "_fake_quantize")
+            made[id(scale)] = (new.train(owner_of(node).training), path)
+        fake_quantize, path = made[id(scale)]
+        if inside:
+            assert isinstance(layer, QuantizedLayer)
+            layer.output_fake_quantize = fake_quantize
             continue
-        path = add_module(node, fake_quantize, "_fake_quantize")
         with graph.inserting_after(inputs[-1] if node in inputs else node):
             quantized = graph.call_module(path, (node,))
         node.replace_all_uses_with(quantized, lambda user, new=quantized: user is not new)
+
+
+def _is_positive(node: fx.Node) -> bool:
+    layer = module_of(node)
+    return isinstance(layer, QuantizedLayer) and bool(layer.relu)
+
+
+class _Scale:
+    """What quantizes one value, or all those that are put together into one."""
+
+    def __init__(self) -> None:
+        self.values: list[fx.Node] = []
+        self.qconfig: QConfig | None = None  # of the finest layer that reads them
+
+
+def _find_shared(graph: fx.Graph, qconfigs: _QConfigs) -> dict[fx.Node, _Scale]:
+    """The values that integer operators read."""
+    scales: dict[fx.Node, _Scale] = {}
+    within: set[fx.Node] = set()  # results that the operator behind them takes unrounded
+    # From the end: whether a multiplication or an activation function is done in integers depends
+    # on what reads its result.
+    for node in reversed(graph.nodes):
+        is_weighted = isinstance(module_of(node), WeightedLayer)
+        qconfig = qconfigs.of(str(node.target)) if is_weighted else None
+        for source in _integer_inputs(node, is_read=node in scales or node in within):
+            if is_unary(node) and _is_fused(source, node):
+                within.add(source)
+                continue
+            scale = _Scale()
+            scale.qconfig = qconfig
+            for origin in _origins(source):
+                before = scales.get(origin)
+                if before is None:
+                    scale.values.append(origin)
+                elif before is not scale:
+                    scale.values += before.values
+                    scale.qconfig = _finer(scale.qconfig, before.qconfig)
+                for value in scale.values:
+                    scales[value] = scale
+    return scales
+
+
+def _origins(node: fx.Node) -> list[fx.Node]:
+    """Where the elements of a node's output are made: at one place, or where they were joined."""
+    while keeps_values(node):
+        node = input_of(node)
+    joined = cat_inputs(node)
+    return [origin for part in joined for origin in _origins(part)] if joined else [node]
+
+
+def _is_fused(source: fx.Node, function: fx.Node) -> bool:
+    """Whether a function of one value is done where that value is made, before it is rounded."""
+    if only_user_of(source) is None:
+        return False
+    layer = isinstance(module_of(source), QuantizedLayer) or is_average_pool(source)
+    return is_unary(source) or (is_clamp(function) and (layer or is_mul(source)))
 
 
 def _finer(a: QConfig | None, b: QConfig | None) -> QConfig | None:
@@ -240,15 +323,21 @@ def _finer(a: QConfig | None, b: QConfig | None) -> QConfig | None:
     return b if b.activation.bits > a.activation.bits else a
 
 
-def _integer_inputs(node: fx.Node) -> list[fx.Node]:
-    """The values that a node, run in integers, reads as integers."""
+def _integer_inputs(node: fx.Node, *, is_read: bool) -> list[fx.Node]:
+    """The values that a node reads as integers; `is_read`: its own result is read so."""
     layer = module_of(node)
     if isinstance(layer, qnn.Add):
         fused = _fused_operand(node)
         return [operand for operand in node.all_input_nodes if operand is not fused]
-    if isinstance(layer, (qnn.Conv2d, qnn.Linear)) or is_average_pool(node):
+    if isinstance(layer, WeightedLayer) or is_average_pool(node):
         return [input_of(node)]
-    return []
+    # Where nothing reads the result in integers, rounding before these would only lose precision.
+    return node.all_input_nodes if is_read and _is_pointwise(node) else []
+
+
+def _is_pointwise(node: fx.Node) -> bool:
+    """Whether a node makes new values of quantized ones, without a layer."""
+    return is_mul(node) or is_unary(node) or is_bilinear(node) or is_mean(node)
 
 
 def _fused_operand(add: fx.Node) -> fx.Node | None:
@@ -262,7 +351,7 @@ def _fused_operand(add: fx.Node) -> fx.Node | None:
 
 def _can_add(node: fx.Node) -> bool:
     layer = module_of(node)
-    if not isinstance(layer, (qnn.Conv2d, qnn.Linear)):
+    if not isinstance(layer, (qnn.Conv1d, qnn.Conv2d, qnn.Linear)):
         return False
     return not layer.relu and only_user_of(node) is not None
 

@@ -1,83 +1,192 @@
 """An oracle for converted models that shares nothing with the engine but the numeric contract."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
+# Their results consist of elements of their inputs, and zeros.
 _KEEPS_SCALE = {
-    aten.view.default,
-    aten._unsafe_view.default,
-    aten.t.default,
-    aten.max_pool2d_with_indices.default,
-    aten.clone.default,
-    aten.detach.default,
+    *("view", "_unsafe_view", "t", "max_pool2d_with_indices", "clone", "detach", "permute"),
+    *("transpose", "slice", "select", "split", "split_with_sizes", "cat", "unsqueeze", "squeeze"),
+    *("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d"),
+    *("replication_pad2d", "upsample_nearest1d", "upsample_nearest2d", "pixel_shuffle"),
+    *("_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "pixel_unshuffle"),
+    *(
+        "channel_shuffle",
+        "native_channel_shuffle",
+        "expand",
+        "_reshape_alias",
+        "alias",
+        "flip",
+        "amax",
+    ),
 }
+
+
+def bilinear(steps: Tensor, size: list[int], align: bool, factors: list[float] | None) -> Tensor:
+    """Interpolation by the contract's float32 operations, of codes less the zero point."""
+
+    def axis(n: int, out: int, factor: float | None) -> tuple[Tensor, Tensor, Tensor]:
+        i = torch.arange(out).float()
+        if align:
+            at = i * (torch.tensor(float(n - 1)) / (out - 1) if out > 1 else 0.0)
+        else:
+            step = torch.tensor(n / out if factor is None else 1 / factor, dtype=torch.float32)
+            at = (step * (i + 0.5) - 0.5).clamp(min=0)
+        first = at.long().clamp(max=n - 1)
+        return first, (first + 1).clamp(max=n - 1), (at - first).clamp(0, 1)
+
+    height, width = steps.shape[2:]
+    top, bottom, v = axis(height, size[0], factors and factors[0])
+    left, right, h = axis(width, size[1], factors and factors[1])
+    rows = [
+        steps[:, :, row][..., left] * (1 - h) + steps[:, :, row][..., right] * h
+        for row in (top, bottom)
+    ]
+    return rows[0] * (1 - v)[:, None] + rows[1] * v[:, None]
+
+
+class _Codes(NamedTuple):
+    """What is known of a tensor that consists of codes times a scale."""
+
+    tensor: Tensor  # keeps it alive, so that its id stays its own
+    scale: Tensor
+    values: Tensor  # what the codes 0..255 (or -128..127) stand for
+
+
+class _Table(NamedTuple):
+    """What is known of a tensor that is a function of codes."""
+
+    tensor: Tensor
+    indices: Tensor
+    values: Tensor  # 256: by index
 
 
 class _Contract(TorchDispatchMode):
     """Follows which tensors are codes times a scale, and computes with the codes.
 
     Sums of products of codes are exact in float64. After them come the contract's float32 steps.
+    Functions of one value are computed once for each of 256 codes.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.scales: dict[
-            int, tuple[Tensor, Tensor]
-        ] = {}  # by id, with the tensor to keep it alive
-
-    def tag(self, x: Tensor, scale: Tensor) -> Tensor:
-        self.scales[id(x)] = (x, scale.flatten())
-        return x
+        self.tags: dict[int, _Codes] = {}  # by id
+        self.tables: dict[int, _Table] = {}
 
     def scale(self, x: Any) -> Tensor | None:
-        return self.scales[id(x)][1] if id(x) in self.scales else None
+        return self.tags[id(x)].scale if id(x) in self.tags else None
 
     def codes(self, x: Tensor, scale: Tensor, axis: int = 0) -> Tensor:
         shape = [1] * x.dim()
         shape[axis] = -1
         return (x.double() / scale.double().reshape(shape if len(scale) > 1 else [])).round()
 
+    def tag(self, x: Tensor, like: _Codes) -> Tensor:
+        self.tags[id(x)] = like._replace(tensor=x)
+        return x
+
+    def fake_quantize(self, func: Any, args: Any, kwargs: Any) -> Tensor:
+        y = func(*args, **kwargs)
+        scale, zero_point, quant_min, quant_max = args[1:5]
+        first = -128 if quant_min < 0 else 0
+        used = zero_point.round().clamp(quant_min, quant_max)
+        steps = torch.arange(first, first + 256) - used.flatten()[0]
+        codes = _Codes(y, scale.flatten(), steps.float() * scale.flatten()[0])
+        return self.tag(y, codes)
+
+    def table(self, x: Tensor) -> _Table | None:
+        """What is known of x as a function of codes."""
+        if id(x) in self.tables:
+            return self.tables[id(x)]
+        if id(x) not in self.tags or len(self.tags[id(x)].scale) > 1:
+            return None
+        known = self.tags[id(x)]
+        first = round(float(known.values[0].double() / known.scale[0].double()))
+        return _Table(x, self.codes(x, known.scale).long() - first, known.values)
+
+    def unary(self, func: Any, args: Any, kwargs: Any) -> Tensor | None:
+        """The result of a function of one value, where func is one."""
+        tensors = [a for a in args if isinstance(a, Tensor)]
+        tables = [table for table in map(self.table, tensors) if table is not None]
+        if torch.Tag.pointwise not in func.tags or len(tables) != 1 or "out" in kwargs:
+            return None
+        if sum(a.numel() for a in tensors) != tables[0].tensor.numel() + len(tensors) - 1:
+            return None
+        (table,) = tables
+        replaced = [table.values.clone() if a is table.tensor else a for a in args]
+        values = func(*replaced, **kwargs).flatten()
+        y = values[table.indices]
+        if func.overloadpacket.__name__.endswith("_"):
+            y = args[0].copy_(y)
+            self.tags.pop(id(y), None)
+        self.tables[id(y)] = _Table(y, table.indices, values)
+        return y
+
+    def adaptive_average(self, x: Tensor, size: list[int]) -> Tensor:
+        """Of each part of an image, whose sizes may differ by one."""
+        scale = self.scale(x)
+        codes = self.codes(x, scale)
+        rows = []
+        for i in range(size[0]):
+            top, bottom = i * x.shape[2] // size[0], -(-(i + 1) * x.shape[2] // size[0])
+            row = []
+            for j in range(size[1]):
+                left, right = j * x.shape[3] // size[1], -(-(j + 1) * x.shape[3] // size[1])
+                part = codes[:, :, top:bottom, left:right]
+                count = part.shape[2] * part.shape[3]
+                row.append(part.sum((2, 3)).float() * (scale / count))
+            rows.append(torch.stack(row, -1))
+        return torch.stack(rows, -2)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.ops.qatx.fake_quantize.default:
-            return self.tag(func(*args, **kwargs), args[1])
+            return self.fake_quantize(func, args, kwargs)
         if func is aten.convolution.default:
-            x, weight, bias, stride, padding, dilation, _, _, groups = args
+            x, weight, bias, *geometry = args
             sx, sw = self.scale(x), self.scale(weight)
             if sx is not None and sw is not None:
-                sums = F.conv2d(
-                    self.codes(x, sx),
-                    self.codes(weight, sw),
-                    None,
-                    stride,
-                    padding,
-                    dilation,
-                    groups,
-                )
-                y = sums.float() * (sx * sw)[:, None, None]
-                return y + (0.0 if bias is None else bias[:, None, None])
-        if func is aten.addmm.default:
-            bias, x, weight = args
+                codes = self.codes(weight, sw, axis=1 if geometry[3] else 0)
+                sums = func(self.codes(x, sx), codes, None, *geometry).contiguous()
+                shape = [-1] + [1] * (x.dim() - 2)
+                y = sums.float() * (sx * sw).reshape(shape)
+                return y + (0.0 if bias is None else bias.reshape(shape))
+        if func in (aten.addmm.default, aten.mm.default, aten.bmm.default):
+            bias, x, weight = args if len(args) == 3 else (torch.zeros(()), *args)
             sx, sw = self.scale(x), self.scale(weight)
             if sx is not None and sw is not None:
-                sums = self.codes(x, sx) @ self.codes(weight, sw, axis=1)
+                sums = self.codes(x, sx) @ self.codes(weight, sw, axis=-1)
                 return sums.float() * (sx * sw) + bias
-        if func in (aten.mean.dim, aten._adaptive_avg_pool2d.default, aten.avg_pool2d.default):
+        if func in (aten.mean.dim, aten.mean.default, aten.avg_pool2d.default):
             sx = self.scale(args[0])
             if sx is not None:
                 mean = func(self.codes(args[0], sx), *args[1:], **kwargs)
-                pixels = round(args[0].shape[-1] * args[0].shape[-2])
+                elements = round(args[0].numel() / mean.numel())
                 if func is aten.avg_pool2d.default:
-                    pixels = args[1][0] * args[1][-1]
-                return (mean * pixels).round().float() * (sx / pixels)
+                    elements = args[1][0] * args[1][-1]
+                return (mean * elements).round().float() * (sx / elements)
+        if func is aten._adaptive_avg_pool2d.default and self.scale(args[0]) is not None:
+            return self.adaptive_average(*args)
+        if func is aten.upsample_bilinear2d.vec and self.scale(args[0]) is not None:
+            x, size, align, factors = args
+            scale = self.scale(x)
+            size = size or [int(n * f) for n, f in zip(x.shape[2:], factors, strict=True)]
+            return bilinear(self.codes(x, scale).float(), size, align, factors) * scale
+        if func.overloadpacket.__name__ not in _KEEPS_SCALE:
+            unary = self.unary(func, args, kwargs)
+            if unary is not None:
+                return unary
         result = func(*args, **kwargs)
-        if func in _KEEPS_SCALE and self.scale(args[0]) is not None:
-            self.tag(result[0] if isinstance(result, tuple) else result, self.scale(args[0]))
+        if func.overloadpacket.__name__ in _KEEPS_SCALE:
+            inputs = args[0] if isinstance(args[0], (list, tuple)) else [args[0]]
+            tags = [self.tags.get(id(x)) for x in inputs]
+            if all(t and torch.equal(t.values, tags[0].values) for t in tags):
+                for y in result if isinstance(result, (list, tuple)) else [result]:
+                    self.tag(y, tags[0])
         return result
 
 

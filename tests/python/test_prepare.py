@@ -251,14 +251,47 @@ def test_values_are_quantized_once_where_they_are_made():
     assert quantized_values(prepared) == {"x_fake_quantize", "a.output_fake_quantize"}
 
 
+FUNCTIONS = {
+    "read in integers": (lambda m, x: m.b(F.silu(m.a(x))), {"a.output", "silu"}),
+    "behind pooling": (lambda m, x: m.b(F.silu(F.max_pool2d(m.a(x), 2))), {"a.output", "silu"}),
+    "not read in integers": (lambda m, x: F.silu(m.a(x)), set()),
+    "one of another": (lambda m, x: m.b(F.silu(m.a(x) * 2) - 1), {"a.output", "sub"}),
+    "one of another that others read": (
+        lambda m, x: (lambda y: m.b(y * torch.exp(y)))(F.silu(m.a(x))),
+        {"a.output", "silu", "exp", "mul"},
+    ),
+    "a clamp": (lambda m, x: m.b(m.a(x).clamp(-1, 1)), {"clamp"}),
+    "a clamp of a product": (
+        lambda m, x: m.b((m.a(x) * x).clamp(-1, 1)),
+        {"a.output", "clamp"},
+    ),
+    "a product": (lambda m, x: m.b(m.a(x) * x), {"a.output", "mul"}),
+    "a product in place": (lambda m, x: m.b(m.a(x).mul_(x)), {"a.output", "mul_"}),
+    "a product in place that others see": (
+        lambda m, x: (lambda y: m.b(y.mul_(x) * y))(m.a(x)),
+        {"mul_", "a.output", "mul"},
+    ),
+    "a product of which none is read in integers": (lambda m, x: m.a(x) * x, set()),
+    "a product with a parameter": (lambda m, x: m.b(m.a(x) * m.a.bias[0]), {"mul"}),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_and_products_read_integers_where_integers_are_read(name):
+    forward, expected = FUNCTIONS[name]
+    prepared = prepare(Function(forward, a=conv(), b=conv()))
+    values = {value.removesuffix("_fake_quantize") for value in quantized_values(prepared)}
+    assert values == {"x"} | expected
+
+
 def test_values_that_only_float_operators_use_are_not_quantized():
     prepared = prepare(Function(lambda m, x: torch.sigmoid(m.a(x)), a=conv()))
     assert quantized_values(prepared) == {"x_fake_quantize"}
 
 
 def test_values_of_float_operators_are_quantized_for_integer_ones():
-    prepared = prepare(Function(lambda m, x: m.a(torch.sigmoid(x)), a=conv()))
-    assert quantized_values(prepared) == {"sigmoid_fake_quantize"}
+    prepared = prepare(Function(lambda m, x: m.a(torch.softmax(x, 1)), a=conv()))
+    assert quantized_values(prepared) == {"softmax_fake_quantize"}
 
 
 def test_an_output_that_an_integer_operator_uses_is_quantized():
@@ -304,9 +337,12 @@ def test_average_pooling_reads_integers_and_rounds_for_integers(name):
 
 
 @pytest.mark.parametrize("dims", [{}, {"dim": 1}, {"dim": (1, 2)}, {"dim": (0, 2, 3)}])
-def test_other_means_stay_float(dims):
+def test_other_means_read_integers_where_integers_are_read(dims):
     prepared = prepare(Function(lambda m, x: m.conv(x).mean(**dims), conv=conv()))
     assert quantized_values(prepared) == {"x_fake_quantize"}
+    model = Function(lambda m, x: m.b(x * m.a(x).mean(**dims, keepdim=True)), a=conv(), b=conv())
+    if dims:
+        assert {"a.output_fake_quantize", "mean_fake_quantize"} < quantized_values(prepare(model))
 
 
 def test_max_pooling_with_indices_stays_float():
@@ -329,8 +365,8 @@ class SubclassedConv(nn.Conv2d):
     "layer",
     [
         conv(padding_mode="reflect"),
-        nn.ConvTranspose2d(3, 3, 2),
-        nn.Conv1d(8, 8, 1),
+        nn.ConvTranspose2d(3, 3, 1, groups=3),
+        nn.ConvTranspose1d(8, 8, 1),
         nn.GroupNorm(3, 3),
         SubclassedConv(3, 3, 1),
         with_hook(conv()),
@@ -340,7 +376,7 @@ class SubclassedConv(nn.Conv2d):
 def test_other_layers_stay_float(layer):
     forward = (
         (lambda m, x: m.conv(m.layer(x[:, 0])[:, None].expand(-1, 3, -1, -1)))
-        if isinstance(layer, nn.Conv1d)
+        if isinstance(layer, nn.ConvTranspose1d)
         else (lambda m, x: m.conv(m.layer(x)))
     )
     prepared = prepare(Function(forward, conv=conv(), layer=layer))

@@ -20,11 +20,30 @@ bool makes_tensor(const jit::Node* node) {
   });
 }
 
+// Whether a value is computed from sizes alone, in tensors, as tracing has it.
+bool is_measured(const jit::Value* value) {
+  const jit::Node* node = value->node();
+  const auto kind = node->kind();
+  if (kind == c10::prim::NumToTensor || kind == c10::prim::Constant) return true;
+  const bool arithmetic = kind == c10::aten::floor_divide || kind == c10::aten::mul ||
+                          kind == c10::aten::add || kind == c10::aten::sub ||
+                          kind == c10::aten::div;
+  return arithmetic && std::all_of(node->inputs().begin(), node->inputs().end(), is_measured);
+}
+
+// Whether a value is no data: a number, numbers, or a tensor that holds a number made of sizes.
+// Rules read it only where it does not depend on the data.
+bool is_number(const jit::Value* value) {
+  const auto& type = value->type();
+  return type->isSubtypeOf(*c10::NumberType::get()) ||
+         type->isSubtypeOf(*c10::ListType::ofInts()) || is_measured(value);
+}
+
 // Nodes that only hold, name or measure data.
 bool is_plumbing(const jit::Node* node) {
   const auto kind = node->kind();
   return kind.is_prim() || !makes_tensor(node) || kind == c10::aten::detach ||
-         kind == c10::aten::size;
+         kind == c10::aten::size || (node->outputs().size() == 1 && is_measured(node->output()));
 }
 
 }  // namespace
@@ -44,7 +63,7 @@ const std::vector<int64_t>* Lowering::sizes(const jit::Value* value) const {
 int64_t Lowering::count_macs(const jit::Node* node) {
   const std::string_view kind = node->kind().toQualString();
   const bool weighted = kind == "aten::_convolution" || kind == "aten::_convolution_mode" ||
-                        kind == "aten::conv2d" || kind == "aten::linear";
+                        kind == "aten::conv1d" || kind == "aten::conv2d" || kind == "aten::linear";
   if (!weighted) return 0;
   // A transposed convolution meets each input element once, and its weight has the input channels
   // first.
@@ -69,7 +88,7 @@ void Lowering::lower(jit::Node* node) {
     const auto found = value_levels_.find(value);
     if (found == value_levels_.end()) return;  // a constant, or made inside the block
     const bool from_island = lowered_.contains(value->node());
-    level = std::max(level, found->second);
+    if (!is_number(value)) level = std::max(level, found->second);
     level_outside = std::max(level_outside, found->second + (from_island ? 1 : 0));
   };
   const auto visit_all = [&](const auto& self, const jit::Node* n) -> void {
@@ -127,7 +146,9 @@ void Lowering::add_output(size_t island_index, jit::Value* value) {
 void Lowering::finish() {
   for (Island& island : islands_) {
     engine::eliminate_dead_nodes(island.graph);
+    engine::sink_moves(island.graph);
     engine::fuse(island.graph);
+    engine::fuse_moves(island.graph);
     engine::compact_values(island.graph);
     island.values.clear();  // numbers have changed
   }

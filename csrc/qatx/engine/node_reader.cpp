@@ -30,9 +30,7 @@ const Value& NodeReader::output() const {
 void NodeReader::check_same_qparams() const {
   const kernels::QParams& in = input(0);
   QATX_CHECK_NODE(output().quantized(), "output must be quantized");
-  const kernels::QParams& out = *output().qparams;
-  QATX_CHECK_NODE(in.scale == out.scale && in.zero_point == out.zero_point &&
-                      in.quant_min == out.quant_min && in.quant_max == out.quant_max,
+  QATX_CHECK_NODE(in == *output().qparams,
                   "input and output must have the same quantization parameters");
 }
 
@@ -56,6 +54,12 @@ std::vector<int64_t> NodeReader::ints(std::string_view key, size_t count, int64_
                     "..", most, ", got ", number);
   }
   return numbers;
+}
+
+std::vector<double> NodeReader::float_list(std::string_view key) const {
+  const auto found = node_.floats.find(std::string(key));
+  QATX_CHECK_NODE(found != node_.floats.end(), "attribute '", key, "' is missing");
+  return found->second;
 }
 
 at::Tensor NodeReader::tensor(std::string_view key, at::ScalarType dtype, int64_t dim) const {

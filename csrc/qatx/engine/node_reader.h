@@ -33,6 +33,7 @@ class NodeReader {
   // `count` numbers, each in [least, most].
   std::vector<int64_t> ints(std::string_view key, size_t count, int64_t least, int64_t most) const;
   std::vector<int64_t> int_list(std::string_view key) const;
+  std::vector<double> float_list(std::string_view key) const;
   // A contiguous CPU tensor of this dtype and number of dimensions, no size of which is zero.
   at::Tensor tensor(std::string_view key, at::ScalarType dtype, int64_t dim) const;
 

@@ -13,10 +13,23 @@ namespace {
 using Factory = std::unique_ptr<Operator> (*)(const NodeReader&);
 
 constexpr std::pair<std::string_view, Factory> kOperators[] = {
-    {"add", make_add},           {"avg_pool2d", make_avg_pool2d},
-    {"conv2d", make_conv2d},     {"dequantize", make_dequantize},
-    {"linear", make_linear},     {"max_pool2d", make_max_pool2d},
-    {"quantize", make_quantize}, {"reshape", make_reshape},
+    {"add", make_add},
+    {"avg_pool2d", make_avg_pool2d},
+    {"cat", make_cat},
+    {"conv2d", make_conv2d},
+    {"conv_transpose2d", make_conv_transpose2d},
+    {"dequantize", make_dequantize},
+    {"linear", make_linear},
+    {"max_pool2d", make_max_pool2d},
+    {"mean", make_mean},
+    {"move", make_move},
+    {"mul", make_mul},
+    {"pad", make_pad},
+    {"quantize", make_quantize},
+    {"slice", make_slice},
+    {"table", make_table},
+    {"upsample_bilinear", make_upsample_bilinear},
+    {"upsample_nearest", make_upsample_nearest},
 };
 
 }  // namespace

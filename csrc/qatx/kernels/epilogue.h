@@ -13,6 +13,8 @@ struct QParams {
   int32_t zero_point;
   int32_t quant_min;
   int32_t quant_max;
+
+  bool operator==(const QParams&) const = default;
 };
 
 // What happens to an int32 accumulator of output row r, column c, in exactly this order of float

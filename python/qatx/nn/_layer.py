@@ -54,7 +54,7 @@ class QuantizedLayer(nn.Module):
 
 
 class WeightedLayer(QuantizedLayer):
-    """Mixed into a subclass of `nn.Conv2d` or `nn.Linear`.
+    """Mixed into a subclass of a convolution of `torch.nn` or of `nn.Linear`.
 
     Attributes:
         weight_fake_quantize: Quantizes the weight that the layer multiplies with.
@@ -65,7 +65,7 @@ class WeightedLayer(QuantizedLayer):
     def _init_weight(self, qconfig: QConfig, shape: Sequence[int], device: Device) -> None:
         self.weight_fake_quantize = weight_fake_quantize(qconfig, shape, device)
 
-    def _take_over(self, source: nn.Conv2d | nn.Linear) -> Self:
+    def _take_over(self, source: nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> Self:
         """Gives a layer made on the meta device the parameters, device and mode of `source`."""
         if source.weight.dtype != torch.float32:
             raise ValueError(

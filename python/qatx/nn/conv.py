@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.common_types import _size_2_t
+from torch.nn.common_types import _size_1_t, _size_2_t
 from typing_extensions import Self
 
 from qatx.nn._layer import Device, Relu, WeightedLayer
 from qatx.qconfig import QConfig
 
+_Float: TypeAlias = nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d
 _ARGUMENTS = (
     "in_channels",
     "out_channels",
@@ -24,7 +26,113 @@ _ARGUMENTS = (
 )
 
 
-class Conv2d(nn.Conv2d, WeightedLayer):
+class _Conv(WeightedLayer):
+    """What all convolutions have in common."""
+
+    _arguments: tuple[str, ...] = _ARGUMENTS
+
+    @classmethod
+    def from_float(
+        cls,
+        conv: _Float,
+        *,
+        qconfig: QConfig | None = None,
+        relu: Relu = False,
+        quantize_output: bool = True,
+    ) -> Self:
+        """Makes the quantized twin of a float layer: a copy, on its device, in its mode.
+
+        Raises:
+            ValueError: `conv` pads with something else than zeros, or is not float32.
+        """
+        return cls._adopt(copy.deepcopy(conv), qconfig, relu, quantize_output)
+
+    @classmethod
+    def _adopt(
+        cls,
+        conv: _Float,
+        qconfig: QConfig | None,
+        relu: Relu = False,
+        quantize_output: bool = True,
+    ) -> Self:
+        """`from_float` that takes the parameters themselves, so that tied weights stay tied."""
+        if conv.padding_mode != "zeros":
+            raise ValueError(
+                f'{cls.__name__}: padding_mode must be "zeros", got {conv.padding_mode!r}'
+            )
+        arguments: dict[str, Any] = {name: getattr(conv, name) for name in cls._arguments}
+        module = cls(
+            **arguments,
+            bias=conv.bias is not None,
+            device="meta",
+            qconfig=qconfig,
+            relu=relu,
+            quantize_output=quantize_output,
+        )
+        return module._take_over(conv)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+        """Returns float32 `[N, Cout, ...]`."""
+        return self._finish(self._convolve(input, self.weight_fake_quantize(self.weight)))
+
+    def extra_repr(self) -> str:
+        """Torch's, and the ReLU."""
+        return f"{super().extra_repr()}, {self._relu_repr()}"
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Convolves with this weight."""
+        assert isinstance(self, (nn.Conv1d, nn.Conv2d))
+        y: Tensor = self._conv_forward(x, weight, self.bias)
+        return y
+
+
+class Conv1d(_Conv, nn.Conv1d):
+    """`torch.nn.Conv1d` with a quantized weight, then an optional ReLU, then a quantized output.
+
+    Takes float32 `[N, Cin, L]`, whose values should be quantized already: by the layer that made
+    them or by a `FakeQuantize`. Padding is with zeros.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device: As
+            in `torch.nn.Conv1d`.
+        qconfig: How to quantize; None for `QConfig()`.
+        relu: False, True or "relu6".
+        quantize_output: Whether the output is quantized.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _size_1_t,
+        stride: _size_1_t = 1,
+        padding: _size_1_t | str = 0,
+        dilation: _size_1_t = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        device: Device = None,
+        qconfig: QConfig | None = None,
+        relu: Relu = False,
+        quantize_output: bool = True,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+            device=device,
+        )
+        qconfig = qconfig or QConfig()
+        self._init_weight(qconfig, self.weight.shape, device)
+        self._init_output(qconfig, relu, quantize_output, device)
+
+
+class Conv2d(_Conv, nn.Conv2d):
     """`torch.nn.Conv2d` with a quantized weight, then an optional ReLU, then a quantized output.
 
     Takes float32 `[N, Cin, H, W]`, whose values should be quantized already: by the layer that made
@@ -68,55 +176,6 @@ class Conv2d(nn.Conv2d, WeightedLayer):
         qconfig = qconfig or QConfig()
         self._init_weight(qconfig, self.weight.shape, device)
         self._init_output(qconfig, relu, quantize_output, device)
-
-    @classmethod
-    def from_float(
-        cls,
-        conv: nn.Conv2d,
-        *,
-        qconfig: QConfig | None = None,
-        relu: Relu = False,
-        quantize_output: bool = True,
-    ) -> Self:
-        """Makes the quantized twin of a float layer: a copy, on its device, in its mode.
-
-        Raises:
-            ValueError: `conv` pads with something else than zeros, or is not float32.
-        """
-        return cls._adopt(copy.deepcopy(conv), qconfig, relu, quantize_output)
-
-    @classmethod
-    def _adopt(
-        cls,
-        conv: nn.Conv2d,
-        qconfig: QConfig | None,
-        relu: Relu = False,
-        quantize_output: bool = True,
-    ) -> Self:
-        """`from_float` that takes the parameters themselves, so that tied weights stay tied."""
-        if conv.padding_mode != "zeros":
-            raise ValueError(
-                f'{cls.__name__}: padding_mode must be "zeros", got {conv.padding_mode!r}'
-            )
-        arguments: dict[str, Any] = {name: getattr(conv, name) for name in _ARGUMENTS}
-        module = cls(
-            **arguments,
-            bias=conv.bias is not None,
-            device="meta",
-            qconfig=qconfig,
-            relu=relu,
-            quantize_output=quantize_output,
-        )
-        return module._take_over(conv)
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
-        """Returns float32 `[N, Cout, H', W']`."""
-        weight = self.weight_fake_quantize(self.weight)
-        return self._finish(self._conv_forward(input, weight, self.bias))
-
-    def extra_repr(self) -> str:
-        """Torch's, and the ReLU."""
-        return f"{super().extra_repr()}, {self._relu_repr()}"
 
 
 class ConvBn2d(Conv2d):
@@ -246,3 +305,75 @@ class ConvBn2d(Conv2d):
     def extra_repr(self) -> str:
         """Torch's, the ReLU, and whether batch normalization is frozen."""
         return f"{super().extra_repr()}, batch_norm_frozen={self.batch_norm_frozen}"
+
+
+class ConvTranspose2d(_Conv, nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d` with a quantized weight, an optional ReLU and a quantized output.
+
+    Takes float32 `[N, Cin, H, W]`, whose values should be quantized already: by the layer that made
+    them or by a `FakeQuantize`.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, bias, dilation,
+            device: As in `torch.nn.ConvTranspose2d`.
+        groups: 1.
+        qconfig: How to quantize; None for `QConfig()`.
+        relu: False, True or "relu6".
+        quantize_output: Whether the output is quantized.
+
+    Raises:
+        ValueError: `groups` is not 1.
+    """
+
+    _arguments = (*_ARGUMENTS, "output_padding")
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _size_2_t,
+        stride: _size_2_t = 1,
+        padding: _size_2_t = 0,
+        output_padding: _size_2_t = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: _size_2_t = 1,
+        *,
+        device: Device = None,
+        qconfig: QConfig | None = None,
+        relu: Relu = False,
+        quantize_output: bool = True,
+    ) -> None:
+        if groups != 1:
+            raise ValueError(f"ConvTranspose2d: groups must be 1, got {groups}")
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            output_padding=output_padding,
+            bias=bias,
+            dilation=dilation,
+            device=device,
+        )
+        qconfig = qconfig or QConfig()
+        self._init_weight(qconfig, self.weight.transpose(0, 1).shape, device)
+        self._init_output(qconfig, relu, quantize_output, device)
+
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # noqa: A002
+        """Returns float32 `[N, Cout, H', W']`."""
+        # The weight's output channels come second; its scales belong to them.
+        weight = self.weight_fake_quantize(self.weight.transpose(0, 1)).transpose(0, 1)
+        assert not isinstance(self.padding, str)
+        y = F.conv_transpose2d(
+            input,
+            weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.output_padding,
+            self.groups,
+            self.dilation,
+        )
+        return self._finish(y)

@@ -240,9 +240,9 @@ TEST(ConvertTest, SignedAndNarrowCodes) {
 TEST(ConvertTest, UnknownOperatorsStayFloatBetweenPrograms) {
   const auto [module, report] =
       convert_checked(model().define(R"(x = torch.conv2d(self.a(x), self.conv(), self.conv_bias)
-x = self.a(torch.sigmoid(x))
+x = self.a(torch.softmax(x, 1))
 x = torch.conv2d(x, self.second(), self.second_bias)
-return torch.flatten(torch.tanh(x), 1))"),
+return torch.flatten(torch.softmax(x, 1), 1))"),
                       {image(1)});
   EXPECT_EQ(program_count(module), 2u);
   std::vector<std::pair<std::string, std::string>> kept;
@@ -250,8 +250,8 @@ return torch.flatten(torch.tanh(x), 1))"),
     if (!node.integer) kept.emplace_back(node.kind, node.reason);
   }
   EXPECT_EQ(kept, (std::vector<std::pair<std::string, std::string>>{
-                      {"aten::sigmoid", "has no integer form"},
-                      {"aten::tanh", "has no integer form"},
+                      {"aten::softmax", "has no integer form"},
+                      {"aten::softmax", "has no integer form"},
                       {"aten::flatten", "input is not fake-quantized"}}));
 }
 
@@ -259,7 +259,7 @@ return torch.flatten(torch.tanh(x), 1))"),
 TEST(ConvertTest, ValuesThatProgramsAndFloatOperatorsShare) {
   const auto [module, report] = convert_checked(model().define(R"(x = self.a(x)
 y = self.a(torch.conv2d(x, self.conv(), self.conv_bias, [1, 1], [1, 1]))
-z = self.a(torch.sigmoid(y))
+z = self.a(torch.softmax(y, 1))
 u = torch.conv2d(z, self.second(), self.second_bias, [1, 1], [1, 1])
 return torch.tanh(y) + self.a(torch.relu(u + y)) + torch.mean(x))"),
                                                 {image(1)});
@@ -368,7 +368,15 @@ TEST(ConvertRulesTest, Convolution) {
       {"return torch._convolution(self.a(x), self.transposed(), None, [1, 1], [0, 0], [1, 1], "
        "True, [0, 0], 1, "
        "False, False, False, False)",
-       "aten::_convolution", "is transposed"},
+       "aten::_convolution", "weight is not fake-quantized by output channel"},
+      {"w = torch.transpose(qatx.fake_quantize(torch.transpose(self.transposed_weight, 0, 1), "
+       "self.one_scale, self.one_zero, -128, 127), 0, 1)\n"
+       "return torch._convolution(self.a(x), w, None, [2, 2], [0, 1], [1, 1], True, [1, 0], 1, "
+       "False, False, False, False)",
+       "aten::_convolution", ""},
+      {"return torch._convolution(self.a(x), self.transposed_weight, None, [1, 1], [0, 0], "
+       "[1, 1], True, [0, 0], 3, False, False, False, False)",
+       "aten::_convolution", "is transposed and has groups"},
       {"return torch.conv2d(x, self.conv(), self.conv_bias)", "aten::conv2d",
        "input is not fake-quantized"},
       {"return torch.conv2d(self.a(x), self.conv_weight, self.conv_bias)", "aten::conv2d",
@@ -393,8 +401,10 @@ TEST(ConvertRulesTest, Convolution) {
       {"return torch.conv2d(self.a(x), qatx.fake_quantize(self.conv_weight, self.fine_scale, "
        "self.far_zero, -128, 127), None)",
        "aten::conv2d", "weight codes do not fit 8 signed bits"},
-      {"return torch.conv1d(self.a(x)[0], self.line(), None)", "aten::conv1d",
-       "has no integer form"},
+      {"return torch.conv1d(torch.flatten(self.a(x), 2).narrow(1, 0, 3).reshape([2, 8, 24]), "
+       "self.line(), self.line_bias, [2], [1], [3])",
+       "aten::conv1d", ""},
+      {"return torch.conv1d(self.a(x)[0], self.line(), None)", "aten::conv1d", ""},
   });
 }
 
@@ -407,8 +417,11 @@ TEST(ConvertRulesTest, Linear) {
        "qatx.fake_quantize(self.wide_weight.reshape([15, 64]), self.one_scale, self.one_zero, "
        "-128, 127), None)",
        "aten::linear", ""},
-      {"return torch.linear(self.a(x), self.last(), self.last_bias)", "aten::linear",
-       "input has 4 dimensions"},
+      {"return torch.linear(self.a(x), self.last(), self.last_bias)", "aten::linear", ""},
+      // An addition inside the layer, before its result is moved.
+      {"y = self.a(torch.linear(self.a(x), self.last(), self.last_bias))\n"
+       "return torch.relu(torch.linear(self.a(x), self.last(), self.last_bias) + y)",
+       "aten::relu", ""},
       {"return torch.linear(torch.flatten(x, 1), self.wide(), None)", "aten::linear",
        "input is not fake-quantized"},
       {"return torch.linear(torch.flatten(self.a(x), 1), qatx.fake_quantize(self.wide_weight, "
@@ -423,7 +436,17 @@ TEST(ConvertRulesTest, AddAndActivations) {
   check_rules({
       {"return self.a(x) + self.a(x * 0.5)", "aten::add", ""},
       {"return torch.add(self.a(x), self.a(x), alpha=2)", "aten::add", "alpha is not 1"},
-      {"return self.a(x) + self.a(x)[0]", "aten::add", "inputs differ in shape"},
+      {"return self.a(x) + self.a(torch.mean(x, [2, 3], True))", "aten::add", ""},
+      {"y = self.a(torch.mean(x, [2, 3], True))\n"
+       "return torch.conv2d(self.a(x), self.conv(), None).narrow(1, 0, 1) * 0.0 + y",
+       "aten::add",
+       "one input is neither fake-quantized nor an integer layer's output used only here"},
+      {"y = self.a(torch.mean(x, [1], True))\n"
+       "return torch.conv2d(self.a(x), self.conv(), None, [1, 1], [1, 1]) + y",
+       "aten::add", "inputs differ in shape, and one is not fake-quantized"},
+      {"return self.a(x) + 1", "aten::add", ""},
+      {"return self.a(x) + self.row.reshape([3, 1, 1])", "aten::add",
+       "a constant has more than one element"},
       {"return x + x", "aten::add", "no input is fake-quantized"},
       {"return self.a(x) + x", "aten::add",
        "one input is neither fake-quantized nor an integer layer's output used only here"},
@@ -449,8 +472,8 @@ TEST(ConvertRulesTest, AddAndActivations) {
        ""},
       {"return torch.relu(self.a(x) + self.a(x * 0.5))", "aten::relu", ""},
       {"return torch.relu(torch.adaptive_avg_pool2d(self.a(x), [2, 2]))", "aten::relu", ""},
-      {"return torch.relu(self.a(x))", "aten::relu",
-       "input is no integer layer's output used only here"},
+      {"return torch.relu(self.a(x))", "aten::relu", ""},
+      {"return torch.relu(x)", "aten::relu", "input is no integer layer's output used only here"},
       {"y = torch.conv2d(self.a(x), self.conv(), None)\nreturn torch.relu(y) + torch.tanh(y)",
        "aten::relu", "input is no integer layer's output used only here"},
       {"return torch.relu6(torch.relu(torch.conv2d(self.a(x), self.conv(), None)))", "aten::relu6",
@@ -460,6 +483,43 @@ TEST(ConvertRulesTest, AddAndActivations) {
   });
 }
 
+TEST(ConvertRulesTest, ProductsAndFunctionsOfOneValue) {
+  check_rules({
+      {"return self.a(x) * self.a(x + 0.5)", "aten::mul", ""},
+      {"return self.a(x) * self.a(torch.mean(x, [2, 3], True))", "aten::mul", ""},
+      {"return self.a(x) * x", "aten::mul", "an input is not fake-quantized"},
+      {"return self.a(x) * 0.25", "aten::mul", ""},
+      {"return self.a(x) * self.one_scale", "aten::mul", ""},
+      {"return self.a(x) * self.row.reshape([3, 1, 1])", "aten::mul",
+       "a constant has more than one element"},
+      {"return torch.flatten(self.a(x)) * self.one_scale.reshape([1, 1])", "aten::mul",
+       "a constant has more dimensions than the input"},
+      {"return torch.sigmoid(self.a(x))", "aten::sigmoid", ""},
+      {"return torch.sigmoid(x)", "aten::sigmoid", "input is not fake-quantized"},
+      {"return torch.sub(self.a(x), self.a(x * 0.5))", "aten::sub",
+       "several inputs are not constant"},
+      {"return torch.exp(torch.sin(self.a(x)))", "aten::exp", ""},
+      {"y = torch.sin(self.a(x))\nreturn torch.exp(y) + y", "aten::exp",
+       "input is not fake-quantized"},
+      {"return torch.div(self.a(x), 2.0)", "aten::div", ""},
+      {"return torch.pow(self.a(x), 2)", "aten::pow", ""},
+      {"return torch.hardswish(self.a(x))", "aten::hardswish", ""},
+  });
+}
+
+// Requantization is a table, and none at all where nothing changes.
+TEST(ConvertTest, QuantizingAgain) {
+  Model m = model();
+  m.buffer("fine", floats({0x1p-5f}));
+  const auto [module, report] = convert_checked(m.define(R"(x = self.a(self.a(x))
+return qatx.fake_quantize(x, self.fine, self.a_zero, 0, 255))"),
+                                                {image(1)});
+  std::vector<std::string> operators;
+  const auto program = module.attr("program_0").toCustomClass<engine::Program>();
+  for (const engine::Node& node : program->graph().nodes) operators.push_back(node.op);
+  EXPECT_EQ(operators, (std::vector<std::string>{"quantize", "table", "dequantize"}));
+}
+
 TEST(ConvertRulesTest, Pooling) {
   check_rules({
       {"return torch.max_pool2d(self.a(x), [3, 2], [2, 1], [1, 1], [1, 2], True)",
@@ -467,7 +527,17 @@ TEST(ConvertRulesTest, Pooling) {
       {"return torch.max_pool2d(self.a(x), [2, 2])", "aten::max_pool2d", ""},
       {"return torch.max_pool2d(x, [2, 2])", "aten::max_pool2d", "input is not fake-quantized"},
       {"return torch.max_pool2d(self.a(x)[0], [2, 2])", "aten::max_pool2d",
+       "input has not 4 dimensions"},
+      {"return torch.max_pool1d(self.a(x)[0], [3], [2], [1])", "aten::max_pool1d", ""},
+      {"y = self.a(x)[0]\nreturn torch.max_pool1d(y, [y.size(2)])", "aten::max_pool1d", ""},
+      {"return torch.avg_pool1d(self.a(x)[0], [2])", "aten::avg_pool1d", ""},
+      {"return torch.avg_pool1d(torch.tanh(x[0]), [2])", "aten::avg_pool1d",
        "input is not fake-quantized"},
+      {"return torch.adaptive_avg_pool1d(self.a(x)[0], [4])", "aten::adaptive_avg_pool1d", ""},
+      {"return torch.amax(self.a(x), [2, 3])", "aten::amax", ""},
+      {"return torch.amax(self.a(x)[0], [-1], True)", "aten::amax", ""},
+      {"return torch.amax(self.a(x), [1])", "aten::amax",
+       "is not over the spatial dimensions of an image or a line"},
       {"return torch.avg_pool2d(self.a(x), [2, 4])", "aten::avg_pool2d", ""},
       {"return torch.avg_pool2d(self.a(x), [4, 4], [2, 2], [2, 2], True, True, None)",
        "aten::avg_pool2d", ""},
@@ -476,10 +546,11 @@ TEST(ConvertRulesTest, Pooling) {
       {"return torch.adaptive_avg_pool2d(self.a(x), [4, 2])", "aten::adaptive_avg_pool2d", ""},
       {"return torch.mean(self.a(x), [2, 3])", "aten::mean", ""},
       {"return torch.mean(self.a(x), [-1, -2], True)", "aten::mean", ""},
-      {"return torch.mean(self.a(x), [1, 2])", "aten::mean", "is not over both spatial dimensions"},
-      {"return torch.mean(self.a(x))", "aten::mean", "is not over both spatial dimensions"},
-      {"return torch.mean(torch.flatten(self.a(x), 1), [1])", "aten::mean",
-       "input has not 4 dimensions"},
+      {"return torch.mean(self.a(x), [2])", "aten::mean", ""},
+      {"return torch.mean(self.a(x), [0, 3], True)", "aten::mean", ""},
+      {"return torch.mean(self.a(x).narrow(1, 0, 1))", "aten::mean", ""},
+      {"return torch.mean(torch.flatten(self.a(x), 2), [2])", "aten::mean", ""},
+      {"return torch.mean(x, [1])", "aten::mean", "input is not fake-quantized"},
   });
 }
 
@@ -488,18 +559,19 @@ TEST(ConvertRulesTest, ShapesAndIdentities) {
       {"return torch.flatten(self.a(x), 1)", "aten::flatten", ""},
       {"return torch.flatten(self.a(x))", "aten::flatten", ""},
       {"return torch.flatten(self.a(x), -2)", "aten::flatten", ""},
-      {"return torch.flatten(self.a(x), 1, 2)", "aten::flatten",
-       "does not reach the last dimension"},
-      {"return torch.flatten(self.a(x), 3)", "aten::flatten", "its result has 4 dimensions"},
+      {"return torch.flatten(self.a(x), 1, 2)", "aten::flatten", ""},
+      {"return torch.flatten(self.a(x), 3)", "aten::flatten", ""},
       {"return torch.reshape(self.a(x), [2, -1])", "aten::reshape", ""},
+      {"return torch.reshape(self.a(x), [2, 3, 16, 4])", "aten::reshape", ""},
       {"x = self.a(x)\nreturn x.view([x.size(0), -1])", "aten::view", ""},
-      {"x = self.a(x)\nreturn x.reshape([-1, x.size(1) * 64])", "aten::reshape",
-       "its sizes are neither constant nor those of its input"},
+      {"x = self.a(x)\nreturn x.reshape([-1, x.size(1) * 64])", "aten::reshape", ""},
+      {"x = self.a(x)\nreturn x.reshape([x.size(0), 3, x.size(2) * x.size(3)])", "aten::reshape",
+       ""},
+      {"y = self.a(x)\nreturn y.reshape([x.size(3), x.size(0) * 3, -1])", "aten::reshape",
+       "several sizes are neither constant nor those of its input"},
       // Sums of numbers, and of lists, are no sums of tensors.
       {"x = self.a(x)\nreturn x.reshape([x.size(0) + 0] + [-1])", "aten::reshape",
        "its sizes are not known"},
-      {"return torch.reshape(self.a(x), [2, 3, 16, 4])", "aten::reshape",
-       "its result has 4 dimensions"},
       {"return torch.reshape(x, [2, -1])", "aten::reshape", "input is not fake-quantized"},
       {"return torch.conv2d(torch.dropout(self.a(x), 0.5, False), self.conv(), None)",
        "aten::dropout", ""},
@@ -512,6 +584,37 @@ TEST(ConvertRulesTest, ShapesAndIdentities) {
        "qatx::fake_quantize", "scale or zero_point depend on the input"},
       {"return qatx.fake_quantize(x, self.a_scale, self.a_zero, 0, x.size(0) * 100)",
        "qatx::fake_quantize", "quant_min or quant_max depend on the input"},
+  });
+}
+
+TEST(ConvertRulesTest, Moves) {
+  check_rules({
+      {"return torch.permute(self.a(x), [0, 2, 3, 1])", "aten::permute", ""},
+      {"return torch.permute(x, [0, 2, 3, 1])", "aten::permute", "input is not fake-quantized"},
+      {"return torch.transpose(self.a(x), -1, 1)", "aten::transpose", ""},
+      {"return torch.unsqueeze(self.a(x), -1)", "aten::unsqueeze", ""},
+      {"return torch.squeeze(self.a(torch.mean(x, [2], True)), 2)", "aten::squeeze", ""},
+      {"return torch.squeeze(self.a(x))", "aten::squeeze", "what it removes depends on the input"},
+      {"return torch.pixel_unshuffle(self.a(x), 2)", "aten::pixel_unshuffle", ""},
+      {"return torch.pixel_shuffle(torch.reshape(self.a(x), [1, 12, 8, 4]), 2)",
+       "aten::pixel_shuffle", ""},
+      {"return torch.channel_shuffle(self.a(x), 3)", "aten::channel_shuffle", ""},
+      {"return self.a(x)[:, 1:, ::2, -3:]", "aten::slice", ""},
+      {"return self.a(x)[:, -1]", "aten::select", ""},
+      {"return self.a(x).narrow(1, -2, 2)", "aten::narrow", ""},
+      {"y = self.a(x)\nreturn y.narrow(3, 0, y.size(3) // 2)", "aten::narrow",
+       "what it takes depends on the input"},
+      {"a, b = torch.chunk(self.a(x), 2, 2)\nreturn a * b", "aten::mul", ""},
+      {"a, b, c = torch.split(self.a(x), 1, 1)\nreturn a * b", "aten::mul", ""},
+      {"return torch.constant_pad_nd(self.a(x), [1, 0, 2, 1], 0.0)", "aten::constant_pad_nd", ""},
+      {"return torch.constant_pad_nd(self.a(x), [1, 0, 2, 1], 1.0)", "aten::constant_pad_nd",
+       "pads with something else than 0"},
+      {"return torch.cat([self.a(x), self.a(x + 1)], 1)", "aten::cat", ""},
+      {"return torch.cat([self.a(x), x], 1)", "aten::cat", "an input is not fake-quantized"},
+      // Other parameters: a table for each.
+      {"y = qatx.fake_quantize(x, self.one_scale, self.a_zero, 0, 255)\n"
+       "return self.a(torch.relu(torch.cat([self.a(x), y, y], 3)))",
+       "aten::cat", ""},
   });
 }
 

@@ -7,6 +7,7 @@
 
 #include "../tensor_testing.h"
 #include "qatx/engine/graph.h"
+#include "qatx/engine/moves.h"
 
 // Builds graphs by hand.
 
@@ -54,6 +55,19 @@ inline Node conv2d_node() {
                       {"bias", full({4}, 0.25)}}};
 }
 
+// Doubles height and width, of 4 channels.
+inline Node conv_transpose2d_node() {
+  return {.op = "conv_transpose2d",
+          .name = "up",
+          .ints = {{"stride", {2, 2}},
+                   {"dilation", {1, 1}},
+                   {"padding", {0, 0}},
+                   {"output_padding", {0, 0}}},
+          .tensors = {{"weight", full({4, 4, 2, 2}, 1, at::kChar)},
+                      {"weight_scale", full({4}, 0.5)},
+                      {"bias", full({4}, 0.25)}}};
+}
+
 // 6 elements in, 3 out.
 inline Node linear_node() {
   return {.op = "linear",
@@ -61,6 +75,17 @@ inline Node linear_node() {
           .tensors = {{"weight", full({3, 6}, 1, at::kChar)},
                       {"weight_scale", full({3}, 0.5)},
                       {"bias", full({3}, 0.25)}}};
+}
+
+inline Node table_node() {
+  return {.op = "table", .name = "sigmoid", .tensors = {{"values", full({256}, 0.25)}}};
+}
+
+// One step to these sizes.
+inline Node reshape_node(const std::vector<int64_t>& sizes) {
+  Node node{.op = "move", .name = "flat"};
+  add_move(node.ints["steps"], MoveKind::reshape, sizes);
+  return node;
 }
 
 // Attributes that both window poolings have: 2 x 2, stride 2.

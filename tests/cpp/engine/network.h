@@ -1,18 +1,25 @@
 #pragma once
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/_upsample_nearest_exact2d.h>
 #include <ATen/ops/adaptive_avg_pool2d.h>
 #include <ATen/ops/avg_pool2d.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/chunk.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv2d.h>
+#include <ATen/ops/conv_transpose2d.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/max_pool2d.h>
 #include <ATen/ops/nan_to_num.h>
 #include <ATen/ops/ones_like.h>
+#include <ATen/ops/pad.h>
 #include <ATen/ops/round.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/sum.h>
+#include <ATen/ops/upsample_nearest2d.h>
 
 #include <algorithm>
 #include <cmath>
@@ -96,6 +103,38 @@ class Network {
                  with_residual);
   }
 
+  struct ConvTranspose2dOptions {
+    int64_t out_channels;
+    Sizes kernel;
+    Sizes stride;
+    Sizes dilation;
+    Sizes padding;
+    Sizes output_padding;
+  };
+
+  Tensor conv_transpose2d(const Tensor& x, const ConvTranspose2dOptions& o) {
+    const at::Tensor weight =
+        random_weight({o.out_channels, x.expected.size(1), o.kernel[0], o.kernel[1]});
+    Node node{.op = "conv_transpose2d",
+              .inputs = {x.value},
+              .ints = {{"stride", o.stride},
+                       {"dilation", o.dilation},
+                       {"padding", o.padding},
+                       {"output_padding", o.output_padding}}};
+    const at::Tensor sums =
+        at::conv_transpose2d(x.steps(), weight.to(at::kDouble).transpose(0, 1), {}, o.stride,
+                             o.padding, o.output_padding, 1, o.dilation);
+    return layer(std::move(node), x, weight, at::round(sums), {1, -1, 1, 1}, false);
+  }
+
+  // Keeps the dimensions.
+  Tensor mean(const Tensor& x, const Sizes& dims) {
+    const at::Tensor sums = at::sum(x.steps(), dims, true);
+    const auto count = static_cast<double>(x.expected.numel() / sums.numel());
+    return average({.op = "mean", .inputs = {x.value}, .ints = {{"dims", dims}}}, x, sums,
+                   at::full_like(sums, count));
+  }
+
   Tensor linear(const Tensor& x, int64_t out_features, bool with_residual) {
     const at::Tensor weight = random_weight({out_features, x.expected.size(-1)});
     return layer({.op = "linear", .inputs = {x.value}}, x, weight,
@@ -104,6 +143,22 @@ class Network {
 
   Tensor add(const Tensor& a, const Tensor& b) {
     return finish({.op = "add", .inputs = {a.value, b.value}}, a.expected + b.expected);
+  }
+
+  Tensor mul(const Tensor& a, const Tensor& b) {
+    return finish({.op = "mul", .inputs = {a.value, b.value}}, a.expected * b.expected);
+  }
+
+  // A function of one value that is random, with some NaN and infinities.
+  Tensor table(const Tensor& x) {
+    at::Tensor values = random_floats(random, {256}, -2.0f, 2.0f);
+    constexpr float kInf = std::numeric_limits<float>::infinity();
+    for (const float special : {kInf, -kInf, std::numeric_limits<float>::quiet_NaN()}) {
+      if (random.chance(0.5)) values[random.integer(0, 255)] = special;
+    }
+    Node node{.op = "table", .inputs = {x.value}, .tensors = {{"values", values}}};
+    const at::Tensor codes = (x.steps() + x.q->zero_point).to(at::kLong);
+    return finish(std::move(node), values.index({codes}));
   }
 
   struct PoolOptions {
@@ -170,11 +225,147 @@ class Network {
     return average(std::move(node), x, sums, divisors);
   }
 
-  // `sizes` as the node has them, `expected_sizes` as PyTorch takes them.
-  Tensor reshape(const Tensor& x, const Sizes& sizes, const Sizes& expected_sizes) {
-    const int64_t value =
-        add_node(graph_, {.op = "reshape", .inputs = {x.value}, .ints = {{"sizes", sizes}}}, x.q);
-    return {value, x.expected.contiguous().reshape(expected_sizes), x.q};
+  Tensor reshape(const Tensor& x, const Sizes& sizes) {
+    return keep(reshape_node(sizes), x, x.expected.contiguous().reshape(sizes));
+  }
+
+  // All but the first dimension.
+  Tensor flatten(const Tensor& x) {
+    return keep(reshape_node({-2, -1}), x, x.expected.contiguous().flatten(1));
+  }
+
+  // Random steps.
+  Tensor moves(const Tensor& x) {
+    Node node{.op = "move"};
+    Sizes& steps = node.ints["steps"];
+    at::Tensor y = x.expected.contiguous();
+    for (int64_t count = random.integer(0, 4); count > 0; --count) {
+      const int64_t dim = random.integer(0, y.dim() - 1);
+      switch (random.integer(0, 3)) {
+        case 0: {  // to other sizes, a common divisor of all goes elsewhere
+          Sizes sizes = y.sizes().vec();
+          for (size_t d = 0; d < sizes.size(); ++d) {
+            if (random.chance(0.5)) sizes[d] = -2 - static_cast<int64_t>(d);
+          }
+          sizes[static_cast<size_t>(dim)] = -1;
+          if (y.size(dim) % 2 == 0 && sizes.size() < 7) sizes.insert(sizes.begin(), 2);
+          Sizes meant = sizes;
+          for (int64_t& size : meant) size = size < -1 ? y.size(-2 - size) : size;
+          add_move(steps, MoveKind::reshape, sizes);
+          y = y.reshape(meant);
+          break;
+        }
+        case 1: {
+          Sizes order;
+          for (int64_t d = 0; d < y.dim(); ++d) {
+            order.insert(order.begin() + random.integer(0, d), d);
+          }
+          add_move(steps, MoveKind::permute, order);
+          y = y.permute(order);
+          break;
+        }
+        case 2: {
+          const int64_t last = random.integer(dim, y.dim() - 1);
+          add_move(steps, MoveKind::merge, {dim, last});
+          y = y.flatten(dim, last);
+          break;
+        }
+        default: {
+          const int64_t part = y.size(dim) % 3 == 0 ? 3 : y.size(dim) % 2 == 0 ? 2 : 1;
+          if (y.dim() > 6) break;
+          add_move(steps, MoveKind::split, {dim, part});
+          y = y.unflatten(dim, {y.size(dim) / part, part});
+        }
+      }
+    }
+    return keep(std::move(node), x, y.contiguous());
+  }
+
+  Tensor slice(const Tensor& x, int64_t dim, int64_t start, int64_t end, int64_t step) {
+    return keep({.op = "slice", .ints = {{"range", {dim, start, end, step}}}}, x,
+                x.expected.slice(dim, start, end, step));
+  }
+
+  Tensor chunk(const Tensor& x, int64_t dim, int64_t index, int64_t count) {
+    return keep({.op = "slice", .ints = {{"chunk", {dim, index, count}}}}, x,
+                at::chunk(x.expected, count, dim).at(static_cast<size_t>(index)));
+  }
+
+  Tensor pad(const Tensor& x, const Sizes& pads, int64_t mode) {
+    constexpr const char* kModes[] = {"constant", "reflect", "replicate", "circular"};
+    return keep({.op = "pad", .ints = {{"pads", pads}, {"mode", {mode}}}}, x,
+                at::pad(x.expected, pads, kModes[mode]));
+  }
+
+  Tensor upsample_nearest(const Tensor& x, const Sizes& size, const std::vector<double>& scale,
+                          bool exact) {
+    const at::OptionalIntArrayRef sizes = size.empty() ? at::OptionalIntArrayRef() : size;
+    const std::optional<at::ArrayRef<double>> scales =
+        scale.empty() ? std::nullopt : std::optional<at::ArrayRef<double>>(scale);
+    return keep(upsample("upsample_nearest", size, scale, "exact", exact), x,
+                exact ? at::_upsample_nearest_exact2d(x.expected, sizes, scales)
+                      : at::upsample_nearest2d(x.expected, sizes, scales));
+  }
+
+  Tensor upsample_bilinear(const Tensor& x, const Sizes& size, const std::vector<double>& scale,
+                           bool align) {
+    Node node = upsample("upsample_bilinear", size, scale, "align_corners", align);
+    const at::Tensor steps = x.steps().to(at::kFloat);
+    struct Axis {
+      std::vector<int64_t> first, second;
+      at::Tensor weight;
+    };
+    const auto axis = [&](size_t d) {
+      const int64_t n = steps.size(static_cast<int64_t>(d) + 2);
+      const int64_t out =
+          size.empty() ? static_cast<int64_t>(static_cast<double>(n) * scale[d]) : size[d];
+      const float step = align          ? (out > 1 ? float(n - 1) / float(out - 1) : 0.0f)
+                         : size.empty() ? float(1.0 / scale[d])
+                                        : float(n) / float(out);
+      Axis result{{}, {}, at::empty({out}, at::kFloat)};
+      for (int64_t i = 0; i < out; ++i) {
+        float place = align ? step * float(i) : step * (float(i) + 0.5f) - 0.5f;
+        place = place < 0 ? 0 : place;
+        const int64_t first = std::min<int64_t>(static_cast<int64_t>(place), n - 1);
+        result.first.push_back(first);
+        result.second.push_back(std::min(first + 1, n - 1));
+        result.weight[i] = std::min(place - float(first), 1.0f);
+      }
+      return result;
+    };
+    const Axis v = axis(0);
+    const Axis h = axis(1);
+    const auto pick = [](const at::Tensor& t, int64_t dim, const std::vector<int64_t>& indices) {
+      std::vector<at::Tensor> parts;
+      for (const int64_t i : indices) parts.push_back(t.narrow(dim, i, 1));
+      return at::cat(parts, dim);
+    };
+    const auto row = [&](const std::vector<int64_t>& rows) {
+      const at::Tensor t = pick(steps, 2, rows);
+      const at::Tensor left = pick(t, 3, h.first) * (1.0f - h.weight);
+      const at::Tensor right = pick(t, 3, h.second) * h.weight;
+      return left + right;
+    };
+    const at::Tensor top = row(v.first) * (1.0f - v.weight).unsqueeze(1);
+    const at::Tensor bottom = row(v.second) * v.weight.unsqueeze(1);
+    node.inputs = {x.value};
+    const at::Tensor between = top + bottom;
+    return finish(std::move(node), between * x.q->scale);
+  }
+
+  Tensor cat(const std::vector<Tensor>& parts, int64_t dim) {
+    Node node{.op = "cat", .ints = {{"dim", {dim}}}};
+    std::vector<at::Tensor> tensors;
+    for (const Tensor& part : parts) {
+      node.inputs.push_back(part.value);
+      tensors.push_back(part.expected);
+    }
+    // Under the parameters of the first one, whose codes then stay.
+    if (random.chance(0.3)) {
+      const QParams q = *parts[0].q;
+      return {add_node(graph_, std::move(node), q), rounded_to_codes(at::cat(tensors, dim), q), q};
+    }
+    return finish(std::move(node), at::cat(tensors, dim));
   }
 
   void output(const Tensor& x) {
@@ -207,6 +398,23 @@ class Network {
   }
 
  private:
+  // What moves codes.
+  Tensor keep(Node node, const Tensor& x, const at::Tensor& expected) {
+    node.inputs = {x.value};
+    return {add_node(graph_, std::move(node), x.q), expected, x.q};
+  }
+
+  static Node upsample(const char* op, const Sizes& size, const std::vector<double>& scale,
+                       const char* option, bool value) {
+    Node node{.op = op, .ints = {{option, {value}}}};
+    if (size.empty()) {
+      node.floats["scale"] = scale;
+    } else {
+      node.ints["size"] = size;
+    }
+    return node;
+  }
+
   float random_value(const QParams& q) {
     constexpr float kInf = std::numeric_limits<float>::infinity();
     constexpr float kSpecial[] = {kInf, -kInf, std::numeric_limits<float>::quiet_NaN(),
@@ -240,7 +448,8 @@ class Network {
   }
 
   static double suitable_scale(const at::Tensor& y) {
-    const double most = y.numel() == 0 ? 0.0 : y.abs().max().item<double>();
+    const double most =
+        y.numel() == 0 ? 0.0 : at::nan_to_num(y, 0, 4, 4).abs().max().item<double>();
     return (most + 1e-3) / 150.0;
   }
 
@@ -258,7 +467,8 @@ class Network {
   // Gives the node a random clamp, and codes or float32 as its output. y: its result before that.
   Tensor finish(Node node, at::Tensor y) {
     if (random.chance(0.5)) {
-      const double most = y.numel() == 0 ? 1.0 : y.abs().max().item<double>();
+      const double most =
+          y.numel() == 0 ? 1.0 : at::nan_to_num(y, 0, 4, 4).abs().max().item<double>();
       const double low = random.chance(0.6) ? 0.0 : -0.3 * most;
       const double high = random.chance(0.5) ? std::numeric_limits<double>::infinity() : 0.5 * most;
       node.floats["clamp"] = {low, high};

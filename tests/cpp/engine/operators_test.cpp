@@ -96,6 +96,45 @@ TEST(OperatorsTest, GroupedConv2d) {
   });
 }
 
+TEST(OperatorsTest, ConvTranspose2d) {
+  check_networks(150, [](Network& network) {
+    auto& random = network.random;
+    Network::ConvTranspose2dOptions o{.out_channels = random_channels(network),
+                                      .kernel = random_pair(network, 1, 4),
+                                      .stride = random_pair(network, 1, 4),
+                                      .dilation = random_pair(network, 1, 3),
+                                      .padding = {0, 0},
+                                      .output_padding = {0, 0}};
+    const auto x = network.input(random_image(network, random_channels(network), 1, 1));
+    for (size_t d = 0; d < 2; ++d) {
+      o.output_padding[d] = random.integer(0, std::max(o.stride[d], o.dilation[d]) - 1);
+      const int64_t size = (x.expected.size(static_cast<int64_t>(d) + 2) - 1) * o.stride[d] +
+                           o.dilation[d] * (o.kernel[d] - 1) + o.output_padding[d];
+      o.padding[d] = random.integer(0, std::min<int64_t>(3, size / 2));
+    }
+    return network.conv_transpose2d(x, o);
+  });
+  const Network::ConvTranspose2dOptions twice{70, {2, 2}, {2, 2}, {1, 1}, {0, 0}, {0, 0}};
+  check_networks(2,
+                 [&](Network& n) { return n.conv_transpose2d(n.input({2, 35, 24, 25}), twice); });
+}
+
+TEST(OperatorsTest, Mean) {
+  check_networks(150, [](Network& network) {
+    auto& random = network.random;
+    Sizes sizes;
+    const int64_t dimensions = random.chance(0.5) ? 4 : random.integer(1, 5);
+    for (int64_t d = 0; d < dimensions; ++d) sizes.push_back(random.integer(1, 9));
+    Sizes dims;
+    for (int64_t d = 0; d < dimensions; ++d) {
+      if (random.chance(0.5)) dims.push_back(d);
+    }
+    if (dims.empty()) dims.push_back(random.integer(0, dimensions - 1));
+    return network.mean(network.input(sizes), dims);
+  });
+  check_networks(2, [](Network& n) { return n.mean(n.input({2, 70, 30, 31}), {1}); });
+}
+
 // Large enough that threads share the rows, or the columns.
 TEST(OperatorsTest, LayersThatThreadsShare) {
   const Network::Conv2dOptions conv{.out_channels = 70, .kernel = {3, 3}, .padding = {1, 1, 1, 1}};
@@ -143,16 +182,53 @@ TEST(OperatorsTest, LargestSums) {
   }
 }
 
-TEST(OperatorsTest, Add) {
+Network::Tensor combine(Network& network, const Network::Tensor& a, const Network::Tensor& b) {
+  return network.random.chance(0.5) ? network.add(a, b) : network.mul(a, b);
+}
+
+TEST(OperatorsTest, AddAndMul) {
   check_networks(100, [](Network& network) {
     auto& random = network.random;
     Sizes sizes;
     for (int64_t d = random.integer(0, 5); d > 0; --d) sizes.push_back(random.integer(1, 7));
     const auto a = network.input(sizes);
-    return network.add(a, random.chance(0.1) ? a : network.input(sizes));
+    return combine(network, a, random.chance(0.1) ? a : network.input(sizes));
   });
   check_networks(
       1, [](Network& n) { return n.add(n.input({2, 16, 50, 50}), n.input({2, 16, 50, 50})); });
+}
+
+TEST(OperatorsTest, AddAndMulOfShapesThatBroadcast) {
+  // Any of them: along each dimension, either operand may be repeated, or lack it.
+  check_networks(200, [](Network& network) {
+    auto& random = network.random;
+    Sizes a;
+    for (int64_t d = random.integer(1, 5); d > 0; --d) a.push_back(random.integer(1, 6));
+    Sizes b = a;
+    for (size_t d = 0; d < a.size(); ++d) {
+      if (random.chance(0.4)) (random.chance(0.5) ? a : b)[d] = 1;
+    }
+    b.erase(b.begin(), b.begin() + random.integer(0, static_cast<int64_t>(b.size())));
+    const bool swap = random.chance(0.5);
+    return combine(network, network.input(swap ? b : a), network.input(swap ? a : b));
+  });
+  // By channel, by pixel, and both with threads that share the work.
+  check_networks(
+      2, [](Network& n) { return n.mul(n.input({3, 70, 24, 25}), n.input({3, 70, 1, 1})); });
+  check_networks(
+      2, [](Network& n) { return n.mul(n.input({2, 1, 60, 61}), n.input({2, 19, 60, 61})); });
+  check_networks(2,
+                 [](Network& n) { return n.add(n.input({1, 70, 40, 41}), n.input({70, 1, 1})); });
+}
+
+TEST(OperatorsTest, Table) {
+  check_networks(60, [](Network& network) {
+    auto& random = network.random;
+    Sizes sizes;
+    for (int64_t d = random.integer(0, 5); d > 0; --d) sizes.push_back(random.integer(1, 7));
+    return network.table(network.input(sizes));
+  });
+  check_networks(2, [](Network& n) { return n.table(n.input({2, 16, 50, 50})); });
 }
 
 Network::PoolOptions random_pool(Network& network) {
@@ -244,22 +320,126 @@ TEST(OperatorsTest, AdaptiveAvgPool2d) {
 }
 
 TEST(OperatorsTest, Reshape) {
-  // As the node has them, and what they mean for an input of these sizes.
-  const std::vector<std::array<Sizes, 3>> cases = {
-      {{{2, 3, 4, 5}, {0, -1}, {2, 60}}},
-      {{{2, 3, 4, 5}, {-1}, {120}}},
-      {{{2, 3, 4, 5}, {-1, 10}, {12, 10}}},
-      {{{2, 3, 4, 5}, {0, 0, -1}, {2, 3, 20}}},
-      {{{2, 3, 4, 5}, {0, 0, 0, 5, 1}, {2, 3, 4, 5, 1}}},
-      {{{2, 3, 4, 5}, {2, 3, 2, 2, 5}, {2, 3, 2, 2, 5}}},
-      {{{3, 1, 4, 5}, {0, -1}, {3, 20}}},
-      {{{3, 7, 1, 1}, {0, -1}, {3, 7}}},
-      {{{6, 4}, {-1, 3}, {8, 3}}},
-      {{{12}, {3, -1}, {3, 4}}},
-      {{{2, 20, 40, 45}, {0, -1}, {2, 36000}}},
-  };
-  for (const auto& [input, sizes, expected] : cases) {
-    check_networks(3, [&](Network& n) { return n.reshape(n.input(input), sizes, expected); });
+  const std::vector<std::array<Sizes, 2>> cases = {{{{2, 3, 4, 5}, {2, 60}}},
+                                                   {{{2, 3, 4, 5}, {120}}},
+                                                   {{{2, 3, 4, 5}, {12, 10}}},
+                                                   {{{2, 3, 4, 5}, {2, 3, 20}}},
+                                                   {{{2, 3, 4, 5}, {2, 3, 4, 5, 1}}},
+                                                   {{{2, 3, 4, 5}, {2, 3, 2, 2, 5}}},
+                                                   {{{3, 1, 4, 5}, {3, 20}}},
+                                                   {{{3, 7, 1, 1}, {3, 7}}},
+                                                   {{{6, 4}, {8, 3}}},
+                                                   {{{12}, {3, 4}}},
+                                                   {{{2, 20, 40, 45}, {2, 36000}}},
+                                                   {{{2, 3, 4, 5}, {5, 4, 3, 2}}},
+                                                   {{{2, 60}, {2, 3, 4, 5}}},
+                                                   {{{7, 6, 5, 4}, {5, 8, 7, 3}}},
+                                                   {{{2, 12, 3, 3}, {2, 3, 4, 9}}},
+                                                   {{{8, 9}, {1, 12, 6, 1}}}};
+  for (const auto& [input, sizes] : cases) {
+    check_networks(3, [&](Network& n) { return n.reshape(n.input(input), sizes); });
+  }
+}
+
+TEST(OperatorsTest, Moves) {
+  check_networks(300, [](Network& network) {
+    auto& random = network.random;
+    Sizes sizes;
+    for (int64_t d = random.chance(0.6) ? 4 : random.integer(1, 5); d > 0; --d) {
+      sizes.push_back(random.chance(0.1) ? 24 : random.integer(1, 8));
+    }
+    return network.moves(network.input(sizes));
+  });
+  // Images that become rows, and back, on threads that share the work.
+  check_networks(3, [](Network& n) { return n.reshape(n.input({1, 70, 40, 41}), {70, 1640}); });
+  check_networks(3, [](Network& n) { return n.reshape(n.input({70, 1640}), {1, 70, 40, 41}); });
+}
+
+// A random tensor and one of its dimensions.
+std::pair<Network::Tensor, int64_t> random_input(Network& network) {
+  auto& random = network.random;
+  Sizes sizes;
+  const int64_t dimensions = random.chance(0.6) ? 4 : random.integer(1, 5);
+  for (int64_t d = 0; d < dimensions; ++d) sizes.push_back(random.integer(1, 8));
+  return {network.input(sizes), random.integer(0, dimensions - 1)};
+}
+
+TEST(OperatorsTest, Slice) {
+  check_networks(200, [](Network& network) {
+    auto& random = network.random;
+    const auto [x, dim] = random_input(network);
+    const int64_t size = x.expected.size(dim);
+    if (random.chance(0.3)) {
+      const int64_t count = random.integer(1, size);
+      const int64_t parts = (size + (size + count - 1) / count - 1) / ((size + count - 1) / count);
+      return network.chunk(x, dim, random.integer(0, parts - 1), count);
+    }
+    const int64_t start = random.integer(0, size - 1);
+    const int64_t end = random.chance(0.2) ? std::numeric_limits<int64_t>::max()
+                                           : random.integer(start + 1, size + 3);
+    const bool from_end = random.chance(0.3);
+    const int64_t step = random.integer(1, random.chance(0.1) ? 20 : 3);
+    return network.slice(x, dim, from_end ? start - size : start,
+                         from_end && end < size ? end - size : end, step);
+  });
+}
+
+TEST(OperatorsTest, Pad) {
+  check_networks(200, [](Network& network) {
+    auto& random = network.random;
+    const auto [x, dim] = random_input(network);
+    // PyTorch pads three modes along the last dimensions only.
+    const bool image = x.expected.dim() == 4;
+    const int64_t mode = image ? random.integer(0, 3) : 0;
+    Sizes pads;
+    const int64_t dimensions = mode > 0 ? 2 : x.expected.dim() - dim;
+    for (int64_t d = 0; d < dimensions; ++d) {
+      const int64_t size = x.expected.size(-1 - d);
+      const int64_t most = mode == 1 ? size - 1 : mode == 3 ? size : 4;
+      for (int side = 0; side < 2; ++side) {
+        pads.push_back(random.integer(mode > 0 ? 0 : -((size - 1) / 2), most));
+      }
+    }
+    return network.pad(x, pads, mode);
+  });
+}
+
+TEST(OperatorsTest, Cat) {
+  check_networks(150, [](Network& network) {
+    auto& random = network.random;
+    const auto [first, dim] = random_input(network);
+    std::vector<Network::Tensor> parts = {first};
+    for (int64_t count = random.integer(0, 3); count > 0; --count) {
+      Sizes sizes = first.expected.sizes().vec();
+      sizes[static_cast<size_t>(dim)] = random.integer(1, 70);
+      parts.push_back(random.chance(0.2) ? first : network.input(sizes));
+    }
+    return network.cat(parts, dim);
+  });
+  check_networks(
+      2, [](Network& n) { return n.cat({n.input({2, 70, 30, 31}), n.input({2, 33, 30, 31})}, 1); });
+}
+
+TEST(OperatorsTest, Upsample) {
+  for (const bool bilinear : {false, true}) {
+    check_networks(200, [&](Network& network) {
+      auto& random = network.random;
+      const auto x = network.input(random_image(network, random_channels(network), 1, 1));
+      Sizes size;
+      std::vector<double> scale;
+      if (random.chance(0.5)) {
+        size = random_pair(network, 1, 20);
+      } else {
+        for (int64_t d = 2; d < 4; ++d) {
+          const auto least = 1.0f / static_cast<float>(x.expected.size(d));
+          scale.push_back(random.chance(0.6) ? static_cast<double>(random.integer(1, 4))
+                                             : double{random.real(least, 3.0f)});
+        }
+      }
+      const bool option = random.chance(0.5);
+      return bilinear ? network.upsample_bilinear(x, size, scale, option)
+                      : network.upsample_nearest(x, size, scale, option);
+    });
   }
 }
 
@@ -309,7 +489,7 @@ TEST(OperatorsTest, Networks) {
     network.output(again);
     const auto averaged =
         codes(network.adaptive_avg_pool2d(network.requantize(again), {2, 1}, false));
-    const auto flat = network.reshape(averaged, {0, -1}, {image.expected.size(0), 2 * channels});
+    const auto flat = network.reshape(averaged, {image.expected.size(0), 2 * channels});
     network.output(sum);
     return network.linear(flat, 10, false);
   });

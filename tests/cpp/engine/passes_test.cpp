@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "graph_testing.h"
+#include "qatx/engine/program.h"
 
 namespace qatx::engine {
 namespace {
@@ -51,11 +52,15 @@ TEST(FuseTest, ConvolutionClampAndQuantize) {
 }
 
 TEST(FuseTest, EveryOperatorWithAnEpilogueTakesClampAndQuantize) {
-  std::vector<Node> nodes = {conv2d_node(), linear_node(), pool_node("avg_pool2d"), {.op = "add"}};
+  std::vector<Node> nodes = {conv2d_node(),           linear_node(),
+                             pool_node("avg_pool2d"), {.op = "add"},
+                             {.op = "mul"},           table_node(),
+                             conv_transpose2d_node(), {.op = "cat"},
+                             {.op = "mean"},          {.op = "upsample_bilinear"}};
   for (const Node& node : nodes) {
     Graph graph;
     const int64_t x = quantize(graph, add_input(graph), unit_qparams());
-    const std::vector<int64_t> inputs(node.op == "add" ? 2 : 1, x);
+    const std::vector<int64_t> inputs(node.op == "add" || node.op == "mul" ? 2 : 1, x);
     const int64_t y = add_clamp(graph, add_layer(graph, node, inputs));
     graph.outputs = {dequantize(graph, quantize(graph, y, unit_qparams()))};
     fuse_checked(graph);
@@ -229,6 +234,59 @@ TEST(CleanUpTest, CompactValuesNumbersThemAnew) {
   EXPECT_EQ(graph.values[1].qparams->zero_point, 9);
   EXPECT_FALSE(graph.values[0].quantized());
   EXPECT_FALSE(graph.values[2].quantized());
+}
+
+int64_t add_move_node(Graph& graph, int64_t value, const std::vector<int64_t>& sizes,
+                      std::optional<QParams> qparams = std::nullopt) {
+  Node node = reshape_node(sizes);
+  node.inputs = {value};
+  return add_node(graph, std::move(node), qparams);
+}
+
+TEST(SinkMovesTest, ClampAndQuantizeComeFirst) {
+  Graph graph;
+  const int64_t x = quantize(graph, add_input(graph), unit_qparams());
+  const int64_t moved = add_move_node(graph, add_layer(graph, conv2d_node(), {x}), {-2, -1});
+  const int64_t again = add_move_node(graph, moved, {-2, -1, 1});
+  const int64_t codes = quantize(graph, add_clamp(graph, again), make_qparams(0.1, 0, 0, 255));
+  graph.outputs = {dequantize(graph, codes)};
+  sink_moves(graph);
+  ASSERT_NO_THROW(check_graph(graph));
+  EXPECT_EQ(operators(graph),
+            (Names{"quantize", "conv2d", "clamp", "quantize", "move", "move", "dequantize"}));
+  fuse_checked(graph);
+  fuse_moves(graph);
+  ASSERT_NO_THROW(check_graph(graph));
+  ASSERT_EQ(operators(graph), (Names{"quantize", "conv2d", "move", "dequantize"}));
+  EXPECT_EQ(graph.nodes[2].ints.at("steps"), (std::vector<int64_t>{0, 2, -2, -1, 0, 3, -2, -1, 1}));
+  EXPECT_EQ(graph.nodes[2].output, codes);
+  eliminate_dead_nodes(graph);
+  compact_values(graph);
+  EXPECT_NO_THROW(Program{graph});
+}
+
+TEST(SinkMovesTest, AMoveThatOthersReadStays) {
+  Graph graph;
+  const int64_t x = quantize(graph, add_input(graph), unit_qparams());
+  const int64_t moved = add_move_node(graph, add_layer(graph, conv2d_node(), {x}), {-2, -1});
+  graph.outputs = {dequantize(graph, quantize(graph, moved, unit_qparams())), moved};
+  sink_moves(graph);
+  EXPECT_EQ(operators(graph), (Names{"quantize", "conv2d", "move", "quantize", "dequantize"}));
+}
+
+TEST(FuseMovesTest, AMoveThatOthersReadStays) {
+  for (const bool twice : {false, true}) {
+    Graph graph;
+    const int64_t x = quantize(graph, add_input(graph), unit_qparams());
+    const int64_t first = add_move_node(graph, x, {-1}, unit_qparams());
+    const int64_t second = add_move_node(graph, first, {-1, 1}, unit_qparams());
+    graph.outputs = {dequantize(graph, second)};
+    if (twice) graph.outputs.push_back(dequantize(graph, first));
+    fuse_moves(graph);
+    ASSERT_NO_THROW(check_graph(graph));
+    const auto names = operators(graph);
+    EXPECT_EQ(std::count(names.begin(), names.end(), "move"), twice ? 2 : 1);
+  }
 }
 
 }  // namespace

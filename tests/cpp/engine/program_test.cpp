@@ -12,6 +12,23 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 // ---- What a program refuses to be made of -----------------------------------------------------
 
+Node cat_node() { return {.op = "cat", .name = "join", .ints = {{"dim", {1}}}}; }
+Node slice_node() { return {.op = "slice", .name = "part", .ints = {{"range", {1, 0, 2, 1}}}}; }
+Node pad_node() {
+  return {.op = "pad", .name = "frame", .ints = {{"pads", {1, 1}}, {"mode", {0}}}};
+}
+Node upsample_node(const char* op) {
+  return {.op = op,
+          .name = "up",
+          .ints = {{"exact", {0}}, {"align_corners", {0}}},
+          .floats = {{"scale", {2.0, 2.0}}}};
+}
+
+bool moves_codes(const Node& node) {
+  return node.op == "max_pool2d" || node.op == "move" || node.op == "slice" || node.op == "pad" ||
+         node.op == "upsample_nearest";
+}
+
 void expect_bad(const Node& node, const std::string& message, std::optional<QParams> output = {},
                 size_t input_count = 1) {
   EXPECT_ERROR(c10::ValueError, message, Program(single_node_graph(node, output, input_count)));
@@ -24,6 +41,30 @@ TEST(ProgramTest, TheNodesThatTheErrorsStartFromAreValid) {
   EXPECT_NO_THROW(Program(single_node_graph(pool_node("max_pool2d"), unit_qparams())));
   EXPECT_NO_THROW(Program(single_node_graph(pool_node("avg_pool2d"))));
   EXPECT_NO_THROW(Program(single_node_graph({.op = "add"}, std::nullopt, 2)));
+  EXPECT_NO_THROW(Program(single_node_graph({.op = "mul"}, unit_qparams(), 2)));
+  EXPECT_NO_THROW(Program(single_node_graph(table_node())));
+  EXPECT_NO_THROW(Program(single_node_graph(cat_node(), std::nullopt, 3)));
+  EXPECT_NO_THROW(Program(single_node_graph(upsample_node("upsample_bilinear"))));
+  for (const Node& node :
+       {reshape_node({-1}), slice_node(), pad_node(), upsample_node("upsample_nearest")}) {
+    EXPECT_NO_THROW(Program(single_node_graph(node, unit_qparams())));
+  }
+  EXPECT_NO_THROW(Program(single_node_graph(table_node(), unit_qparams())));
+}
+
+TEST(ProgramTest, WrongTables) {
+  Node table = table_node();
+  expect_bad(table, "table 'sigmoid': has 2 inputs, must have 1 to 1", {}, 2);
+  for (const int64_t size : {1, 255, 257}) {
+    table.tensors["values"] = full({size}, 1);
+    expect_bad(table, "values must have 256 elements, got " + std::to_string(size));
+  }
+  table.tensors["values"] = full({16, 16}, 1);
+  expect_bad(table, "tensor 'values' must be Float with 1 dimensions");
+  table.tensors["values"] = full({256}, 1, at::kByte);
+  expect_bad(table, "tensor 'values' must be Float");
+  table.tensors.clear();
+  expect_bad(table, "tensor 'values' is missing");
 }
 
 TEST(ProgramTest, UnknownOperator) {
@@ -44,14 +85,17 @@ TEST(ProgramTest, WrongNumberOfInputs) {
   expect_bad(linear_node(), "linear 'fc': has 3 inputs, must have 1 to 2", {}, 3);
   expect_bad(pool_node("max_pool2d"), "has 2 inputs, must have 1 to 1", unit_qparams(), 2);
   expect_bad(pool_node("avg_pool2d"), "has 2 inputs, must have 1 to 1", {}, 2);
-  expect_bad({.op = "add"}, "has 3 inputs, must have 2 to 2", {}, 3);
-  expect_bad({.op = "add"}, "lacks input 1", {}, 1);
+  for (const char* op : {"add", "mul"}) {
+    expect_bad({.op = op}, "has 3 inputs, must have 2 to 2", {}, 3);
+    expect_bad({.op = op}, "lacks input 1", {}, 1);
+  }
   expect_bad({.op = "dequantize"}, "has 2 inputs, must have 1 to 1", {}, 2);
-  expect_bad({.op = "reshape", .ints = {{"sizes", {-1}}}}, "has 2 inputs, must have 1 to 1",
-             unit_qparams(), 2);
-  for (const Node& node : {conv2d_node(), linear_node(), pool_node("max_pool2d"),
-                           pool_node("avg_pool2d"), Node{.op = "add"}, Node{.op = "quantize"},
-                           Node{.op = "dequantize"}, Node{.op = "reshape"}}) {
+  expect_bad(reshape_node({-1}), "has 2 inputs, must have 1 to 1", unit_qparams(), 2);
+  for (const Node& node :
+       {conv2d_node(), linear_node(), pool_node("max_pool2d"), pool_node("avg_pool2d"),
+        Node{.op = "add"}, Node{.op = "quantize"}, Node{.op = "dequantize"}, reshape_node({-1}),
+        cat_node(), slice_node(), pad_node(), upsample_node("upsample_nearest"),
+        upsample_node("upsample_bilinear")}) {
     expect_bad(node, "", {}, 0);
   }
 }
@@ -66,15 +110,18 @@ Graph float_input_graph(Node node, std::optional<QParams> output, size_t input_c
 
 TEST(ProgramTest, FloatWhereCodesAreNeeded) {
   for (const Node& node :
-       {conv2d_node(), linear_node(), pool_node("max_pool2d"), pool_node("avg_pool2d"),
-        Node{.op = "dequantize"}, Node{.op = "reshape", .ints = {{"sizes", {-1}}}}}) {
-    const bool gives_codes = node.op == "max_pool2d" || node.op == "reshape";
+       {conv2d_node(), linear_node(), table_node(), pool_node("max_pool2d"),
+        pool_node("avg_pool2d"), Node{.op = "dequantize"}, cat_node(), slice_node(), pad_node(),
+        upsample_node("upsample_nearest"), upsample_node("upsample_bilinear")}) {
+    const bool gives_codes = moves_codes(node);
     EXPECT_ERROR(c10::ValueError, "input 0 must be quantized",
                  Program(float_input_graph(
                      node, gives_codes ? std::optional(unit_qparams()) : std::nullopt, 1)));
   }
-  EXPECT_ERROR(c10::ValueError, "input 0 must be quantized",
-               Program(float_input_graph({.op = "add"}, std::nullopt, 2)));
+  for (const char* op : {"add", "mul"}) {
+    EXPECT_ERROR(c10::ValueError, "input 0 must be quantized",
+                 Program(float_input_graph({.op = op}, std::nullopt, 2)));
+  }
   // A residual.
   for (Node node : {conv2d_node(), linear_node()}) {
     Graph graph;
@@ -92,8 +139,8 @@ TEST(ProgramTest, CodesAndFloatOnTheRightSides) {
 }
 
 TEST(ProgramTest, OperatorsThatMoveCodesKeepTheirParameters) {
-  const Node reshape{.op = "reshape", .ints = {{"sizes", {-1}}}};
-  for (const Node& node : {pool_node("max_pool2d"), reshape}) {
+  for (const Node& node : {pool_node("max_pool2d"), reshape_node({-1}), slice_node(), pad_node(),
+                           upsample_node("upsample_nearest")}) {
     expect_bad(node, "output must be quantized");
     for (const QParams& other :
          {make_qparams(1.0 / 64, 128, 0, 255), make_qparams(1.0 / 128, 127, 0, 255),
@@ -125,7 +172,18 @@ TEST(ProgramTest, MissingAttributes) {
                  op == std::string("max_pool2d") ? std::optional(unit_qparams()) : std::nullopt);
     }
   }
-  expect_bad({.op = "reshape"}, "attribute 'sizes' is missing", unit_qparams());
+  expect_bad({.op = "move"}, "attribute 'steps' is missing", unit_qparams());
+  expect_bad({.op = "slice"}, "attribute 'range' is missing", unit_qparams());
+  expect_bad({.op = "pad"}, "attribute 'pads' is missing", unit_qparams());
+  expect_bad({.op = "cat"}, "attribute 'dim' is missing");
+  for (const char* op : {"upsample_nearest", "upsample_bilinear"}) {
+    Node node = upsample_node(op);
+    node.floats.clear();
+    expect_bad(node, "attribute 'scale' is missing", unit_qparams());
+    node = upsample_node(op);
+    node.ints.clear();
+    expect_bad(node, "' is missing", unit_qparams());
+  }
 }
 
 TEST(ProgramTest, WrongAttributes) {
@@ -176,18 +234,120 @@ TEST(ProgramTest, WrongAttributes) {
   check(average, {"count_include_pad", {7}, "'count_include_pad' must be in 0..1"});
 }
 
-TEST(ProgramTest, WrongReshapeSizes) {
-  for (const std::vector<int64_t>& sizes :
-       std::vector<std::vector<int64_t>>{{}, {-1, -1}, {-2, 3}, {0, 0, 0, -1}}) {
-    expect_bad({.op = "reshape", .ints = {{"sizes", sizes}}}, "sizes must be at least -1",
-               unit_qparams());
+TEST(ProgramTest, WrongMoves) {
+  constexpr int64_t kLeast = std::numeric_limits<int64_t>::min();
+  for (const std::vector<int64_t>& steps :
+       std::vector<std::vector<int64_t>>{{0},             // ends behind a kind
+                                         {0, 2, 1},       // or within arguments
+                                         {4, 1, 1},       // no such kind
+                                         {-1, 1, 1},      //
+                                         {0, -1},         // no number of arguments
+                                         {0, kLeast},     //
+                                         {0, 2, -1, -1},  // two open sizes
+                                         {1, 2, 0, 0},    // no permutation
+                                         {1, 2, 0, 2},    //
+                                         {1, 1, -1},      //
+                                         {2, 1, 0},       // merge needs two
+                                         {2, 2, 1, 0},    // in order
+                                         {2, 2, -1, 0},   //
+                                         {3, 2, 0, 0},    // parts of no size
+                                         {3, 2, -1, 2}}) {
+    expect_bad({.op = "move", .name = "view", .ints = {{"steps", steps}}},
+               "move 'view': steps are damaged", unit_qparams());
   }
+}
+
+TEST(ProgramTest, WrongSlicesPadsAndUpsamplings) {
+  constexpr int64_t kLeast = std::numeric_limits<int64_t>::min();
+  const auto check = [](Node node, const char* key, const std::vector<int64_t>& numbers,
+                        const char* message) {
+    node.ints = {{key, numbers}};
+    if (node.op == "pad" && !node.ints.contains("mode")) node.ints["mode"] = {0};
+    expect_bad(node, message, unit_qparams());
+  };
+  check(slice_node(), "range", {0, 0, 1}, "must have 4 numbers");
+  check(slice_node(), "range", {-1, 0, 1, 1}, "out of range");
+  check(slice_node(), "range", {0, 0, 1, 0}, "out of range");
+  check(slice_node(), "range", {0, 0, 1, -1}, "out of range");
+  check(slice_node(), "range", {0, kLeast, 1, 1}, "'range' must be in");
+  check(slice_node(), "chunk", {0, 2, 2}, "out of range");
+  check(slice_node(), "chunk", {0, -1, 2}, "'chunk' must be in 0..");
+  check(slice_node(), "chunk", {0, 0, 0}, "out of range");
+  check(pad_node(), "pads", {1}, "pads must be two for each dimension");
+  check(pad_node(), "pads", {int64_t{1} << 60, 0}, "pads must be two for each dimension");
+  Node pad = pad_node();
+  for (const int64_t mode : {-1, 4}) {
+    pad.ints["mode"] = {mode};
+    expect_bad(pad, "'mode' must be in 0..3", unit_qparams());
+  }
+  for (const char* op : {"upsample_nearest", "upsample_bilinear"}) {
+    Node node = upsample_node(op);
+    for (const std::vector<double>& scale :
+         std::vector<std::vector<double>>{{}, {0, 2}, {-1, 2}, {kNan, 2}, {kInf, 2}}) {
+      node.floats["scale"] = scale;
+      expect_bad(node, "each size or scale must be", unit_qparams());
+    }
+    for (const std::vector<int64_t>& size :
+         std::vector<std::vector<int64_t>>{{}, {0, 2}, {-1, 2}, {int64_t{1} << 40, 2}}) {
+      node.ints["size"] = size;
+      expect_bad(node, "each size or scale must be", unit_qparams());
+    }
+  }
+  expect_bad({.op = "cat", .ints = {{"dim", {-1}}}}, "'dim' must be in 0..");
+  expect_bad({.op = "cat", .ints = {{"dim", {0}}}}, "cat '': has 0 inputs", {}, 0);
+}
+
+TEST(ProgramTest, WrongTransposedConvolutions) {
+  expect_bad(conv_transpose2d_node(), "has 2 inputs, must have 1 to 1", {}, 2);
+  struct Case {
+    const char* key;
+    std::vector<int64_t> numbers;
+    const char* message;
+  };
+  for (const Case& t :
+       std::vector<Case>{{"stride", {1}, "'stride' must have 2 numbers"},
+                         {"stride", {0, 1}, "'stride' must be in 1.."},
+                         {"stride", {1, int64_t{1} << 40}, "'stride' must be in 1.."},
+                         {"dilation", {0, 1}, "'dilation' must be in 1.."},
+                         {"padding", {-1, 0}, "'padding' must be in 0.."},
+                         {"padding", {int64_t{1} << 40, 0}, "'padding' must be in 0.."},
+                         {"output_padding", {0, -1}, "'output_padding' must be in 0.."}}) {
+    Node node = conv_transpose2d_node();
+    node.ints.erase(t.key);
+    expect_bad(node, "attribute '" + std::string(t.key) + "' is missing");
+    node.ints[t.key] = t.numbers;
+    expect_bad(node, t.message);
+  }
+  const Program program(single_node_graph(conv_transpose2d_node()));
+  EXPECT_ERROR(c10::ValueError, "takes 4 channels, got an input of shape [1, 3, 2, 2]",
+               program.run({full({1, 3, 2, 2}, 0)}));
+  Node node = conv_transpose2d_node();
+  node.ints["padding"] = {2, 2};
+  EXPECT_ERROR(c10::ValueError, "nothing is left of an input of shape [1, 4, 2, 2]",
+               Program(single_node_graph(node)).run({full({1, 4, 2, 2}, 0)}));
+  node.ints["padding"] = {0, 0};
+  node.ints["output_padding"] = {1 << 20, 1 << 20};
+  EXPECT_ERROR(c10::ValueError, "takes images of less than 2^31 elements",
+               Program(single_node_graph(node)).run({full({1, 4, 2, 2}, 0)}));
+}
+
+TEST(ProgramTest, WrongMeans) {
+  for (const std::vector<int64_t>& dims :
+       std::vector<std::vector<int64_t>>{{}, {-1}, {64}, {1, 1}}) {
+    expect_bad({.op = "mean", .name = "m", .ints = {{"dims", dims}}}, "mean 'm': dims must differ");
+  }
+  expect_bad({.op = "mean"}, "attribute 'dims' is missing");
+  const Program mean(single_node_graph({.op = "mean", .name = "m", .ints = {{"dims", {1}}}}));
+  EXPECT_ERROR(c10::ValueError, "mean 'm' over dimensions [1] got an input of shape [2]",
+               mean.run({full({2}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "of no elements", mean.run({full({2, 0}, 0)}));
+  EXPECT_EQ(mean.run({full({0, 2}, 0)})[0].sizes(), at::IntArrayRef({0, 1}));
 }
 
 TEST(ProgramTest, WrongClamps) {
   for (const std::vector<double>& clamp :
        std::vector<std::vector<double>>{{}, {0}, {0, 1, 2}, {1, 0}, {kNan, 1}, {0, kNan}}) {
-    for (Node node : {conv2d_node(), linear_node(), pool_node("avg_pool2d")}) {
+    for (Node node : {conv2d_node(), linear_node(), pool_node("avg_pool2d"), table_node()}) {
       node.floats["clamp"] = clamp;
       expect_bad(node, "attribute 'clamp' must be [min, max]");
     }
@@ -304,31 +464,62 @@ TEST(ProgramTest, ShapesThatAnOperatorCannotTake) {
       c10::ValueError, "'fc': what is added must have the shape of the output, [2, 3], got [2, 1]",
       Program(single_node_graph(linear_node(), {}, 2)).run({full({2, 6}, 0), full({2, 1}, 0)}));
   const Program add(single_node_graph({.op = "add", .name = "sum"}, {}, 2));
-  EXPECT_ERROR(c10::ValueError, "add 'sum' takes two inputs of one shape, got [2, 3] and [1, 3]",
-               add.run({full({2, 3}, 0), full({1, 3}, 0)}));
+  EXPECT_ERROR(c10::ValueError,
+               "'sum' takes two inputs whose shapes broadcast, got [2, 3] and [4, 3]",
+               add.run({full({2, 3}, 0), full({4, 3}, 0)}));
   const Program pool(single_node_graph(pool_node("avg_pool2d")));
   EXPECT_ERROR(c10::ValueError, "'pool' takes inputs of 4 dimensions", pool.run({full({4, 6}, 0)}));
   EXPECT_ERROR(c10::ValueError, "a window of 2 does not fit", pool.run({full({1, 3, 1, 6}, 0)}));
-  const auto reshape = [](std::vector<int64_t> sizes) {
-    return Program(single_node_graph(
-        {.op = "reshape", .name = "flat", .ints = {{"sizes", std::move(sizes)}}}, unit_qparams()));
+  const auto move = [](MoveKind kind, const std::vector<int64_t>& arguments) {
+    Node node{.op = "move", .name = "flat"};
+    add_move(node.ints["steps"], kind, arguments);
+    return Program(single_node_graph(node, unit_qparams()));
   };
-  EXPECT_ERROR(c10::ValueError, "reshape 'flat' cannot give shape [2, 5] the sizes [-1, 3]",
-               reshape({-1, 3}).run({full({2, 5}, 0)}));
-  EXPECT_ERROR(c10::ValueError, "cannot give shape [2, 5] the sizes [3, 3]",
-               reshape({3, 3}).run({full({2, 5}, 0)}));
-  EXPECT_ERROR(c10::ValueError, "cannot give shape [2, 5] the sizes [0, 6]",
-               reshape({0, 6}).run({full({2, 5}, 0)}));
-  EXPECT_ERROR(c10::ValueError, "keeps dimension 2, which an input of shape [2, 5] lacks",
-               reshape({2, 5, 0}).run({full({2, 5}, 0)}));
+  for (const std::vector<int64_t>& sizes : std::vector<std::vector<int64_t>>{
+           {-1, 3}, {3, 3}, {-2, 6}, {2, 5, -4}, {0, -1}, {std::numeric_limits<int64_t>::min()}}) {
+    EXPECT_ERROR(c10::ValueError, "move 'flat' cannot make the sizes",
+                 move(MoveKind::reshape, sizes).run({full({2, 5}, 0)}));
+  }
+  EXPECT_ERROR(c10::ValueError, "of a tensor of shape [2, 5], made from an input of shape [2, 5]",
+               move(MoveKind::reshape, {3, 3}).run({full({2, 5}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "move 'flat' cannot permute dimensions [0, 2, 1]",
+               move(MoveKind::permute, {0, 2, 1}).run({full({2, 5}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "move 'flat' cannot merge dimensions [1, 2]",
+               move(MoveKind::merge, {1, 2}).run({full({2, 5}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "move 'flat' cannot split off",
+               move(MoveKind::split, {1, 2}).run({full({2, 5}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "move 'flat' cannot split off",
+               move(MoveKind::split, {2, 1}).run({full({2, 5}, 0)}));
+  const Program cat(single_node_graph(cat_node(), {}, 2));
+  EXPECT_ERROR(c10::ValueError, "takes inputs that differ in dimension 1 only",
+               cat.run({full({2, 3}, 0), full({3, 3}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "takes inputs that differ in dimension 1 only",
+               cat.run({full({2, 3}, 0), full({2, 3, 1}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "along dimension 1 got an input of shape [2]",
+               cat.run({full({2}, 0), full({2}, 0)}));
+  EXPECT_ERROR(c10::ValueError, "takes dimension 1, which an input of shape [2] lacks",
+               Program(single_node_graph(slice_node(), unit_qparams())).run({full({2}, 0)}));
+  Node pad = pad_node();
+  EXPECT_ERROR(c10::ValueError, "has pads for 1 dimensions",
+               Program(single_node_graph(pad, unit_qparams())).run({full({}, 0)}));
+  for (const auto& [mode, pads] : std::vector<std::pair<int64_t, std::vector<int64_t>>>{
+           {1, {3, 0}}, {1, {0, 3}}, {3, {4, 0}}, {0, {-2, -2}}}) {
+    pad.ints = {{"mode", {mode}}, {"pads", pads}};
+    EXPECT_ERROR(c10::ValueError, "cannot add",
+                 Program(single_node_graph(pad, unit_qparams())).run({full({2, 3}, 0)}));
+  }
+  const Program nearest(single_node_graph(upsample_node("upsample_nearest"), unit_qparams()));
+  EXPECT_ERROR(c10::ValueError, "takes inputs of 4 dimensions", nearest.run({full({2, 3}, 0)}));
+  const Program bilinear(single_node_graph(upsample_node("upsample_bilinear")));
+  EXPECT_ERROR(c10::ValueError, "takes inputs of 4 dimensions", bilinear.run({full({2, 3}, 0)}));
 }
 
 // Sizes whose product is that of the input only in 64 bits: what comes after would run over its
 // memory.
 TEST(ProgramTest, ReshapeToSizesWhoseProductOverflows) {
-  const Program program(single_node_graph(
-      {.op = "reshape", .ints = {{"sizes", {(int64_t{1} << 62) + 4, 4}}}}, unit_qparams()));
-  EXPECT_ERROR(c10::ValueError, "cannot give shape", program.run({full({16}, 0)}));
+  const Program program(
+      single_node_graph(reshape_node({(int64_t{1} << 62) + 4, 4}), unit_qparams()));
+  EXPECT_ERROR(c10::ValueError, "cannot make the sizes", program.run({full({16}, 0)}));
 }
 
 // Dropping dimensions that hold more than one pixel would make the output too small for them.
@@ -346,7 +537,7 @@ TEST(ProgramTest, EmptyBatch) {
   const auto pool =
       network.max_pool2d(conv, {.kernel = {2, 2}, .stride = {2, 2}, .padding = {0, 0}}, {1, 1});
   const auto average = network.requantize(network.adaptive_avg_pool2d(pool, {1, 1}, false));
-  network.output(network.linear(network.reshape(average, {0, -1}, {2, 5}), 7, false));
+  network.output(network.linear(network.flatten(average), 7, false));
   network.output(network.add(pool, pool));
   const Program program(network.graph());
   const auto empty = program.run({full({0, 4, 6, 6}, 0)});

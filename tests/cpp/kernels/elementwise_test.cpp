@@ -10,6 +10,9 @@ namespace {
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
+// The operand that is one code for all elements of a row.
+enum class Repeated { none, a, b };
+
 class ElementwiseTest : public KernelTest {
  protected:
   const ElementwiseKernels& kernel() const { return row().elementwise; }
@@ -60,6 +63,60 @@ class ElementwiseTest : public KernelTest {
       }
     }
     ASSERT_TRUE(back.zones_intact());
+  }
+
+  QParams middling_qparams() {
+    const float scale = real(0.005f, 0.05f);
+    return {scale, 1.0f / scale, static_cast<int32_t>(integer(5, 200)), 5, 200};
+  }
+
+  // A sum or product; rows of either operand lie apart, or one row serves all.
+  void check_combined(int64_t rows, int64_t n, Repeated repeated, bool sum) {
+    SCOPED_TRACE(::testing::Message() << rows << " rows of " << n << (sum ? ", sum" : ", product"));
+    const QParams qa = middling_qparams();
+    const QParams qb = middling_qparams();
+    const int64_t gap = integer(0, 5);
+    const auto row_stride = [&] { return chance(0.3) ? 0 : n + gap; };
+    const int64_t stride_a = row_stride();
+    const int64_t stride_b = row_stride();
+    Buffer<uint8_t> a(rows * (n + gap) + n, integer(0, 63));
+    Buffer<uint8_t> b(rows * (n + gap) + n, integer(0, 63));
+    for (uint8_t& code : a) code = static_cast<uint8_t>(integer(0, 255));
+    for (uint8_t& code : b) code = static_cast<uint8_t>(integer(0, 255));
+    Buffer<uint8_t> codes(rows * (n + gap), integer(0, 63));
+    Buffer<float> floats(rows * (n + gap), 4 * integer(0, 15));
+    const Operand operand_a{a.data(), qa, stride_a, repeated == Repeated::a};
+    const Operand operand_b{b.data(), qb, stride_b, repeated == Repeated::b};
+    const auto kernel_function = sum ? kernel().add : kernel().mul;
+    Epilogue epilogue{};
+    epilogue.clamp_min = chance(0.5) ? 0.0f : -kInf;
+    epilogue.clamp_max = chance(0.5) ? 2.0f : kInf;
+    epilogue.out_stride = n + gap;
+    epilogue.out_u8 = codes.data();
+    epilogue.out = middling_qparams();
+    kernel_function(operand_a, operand_b, rows, n, epilogue);
+    epilogue.out_u8 = nullptr;
+    epilogue.out_f32 = floats.data();
+    kernel_function(operand_a, operand_b, rows, n, epilogue);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t i = 0; i < n + gap; ++i) {
+        const int64_t at = r * (n + gap) + i;
+        if (i >= n) {
+          ASSERT_TRUE(codes.untouched(at) && floats.untouched(at));
+          continue;
+        }
+        const uint8_t code_a = a[r * stride_a + (operand_a.constant ? 0 : i)];
+        const uint8_t code_b = b[r * stride_b + (operand_b.constant ? 0 : i)];
+        const float value_a = expected_value(code_a, qa);
+        const float value_b = expected_value(code_b, qb);
+        const float y = expected_clamp(sum ? value_a + value_b : value_a * value_b,
+                                       epilogue.clamp_min, epilogue.clamp_max);
+        ASSERT_TRUE(same(floats[at], y)) << "row " << r << ", element " << i;
+        ASSERT_TRUE(same(codes[at], expected_code(y, epilogue.out)))
+            << "row " << r << ", element " << i;
+      }
+    }
+    ASSERT_TRUE(codes.zones_intact() && floats.zones_intact());
   }
 };
 
@@ -116,40 +173,64 @@ TEST_P(ElementwiseTest, Transposed) {
   check_transposed(129, 196);
 }
 
-TEST_P(ElementwiseTest, Add) {
-  for (int64_t n = 0; n <= 200; ++n) {
-    const auto random_scale = [&] {
-      const float scale = real(0.005f, 0.05f);
-      return std::pair{scale, 1.0f / scale};
-    };
-    const auto [scale_a, inv_a] = random_scale();
-    const auto [scale_b, inv_b] = random_scale();
-    const auto [scale_out, inv_out] = random_scale();
-    const QParams qa{scale_a, inv_a, static_cast<int32_t>(integer(0, 255)), 0, 255};
-    const QParams qb{scale_b, inv_b, static_cast<int32_t>(integer(0, 255)), 0, 255};
-    const QParams out{scale_out, inv_out, static_cast<int32_t>(integer(5, 200)), 5, 200};
-    Buffer<uint8_t> a(n, integer(0, 63));
-    Buffer<uint8_t> b(n, integer(0, 63));
-    for (uint8_t& code : a) code = static_cast<uint8_t>(integer(0, 255));
-    for (uint8_t& code : b) code = static_cast<uint8_t>(integer(0, 255));
-    Buffer<uint8_t> codes(n, integer(0, 63));
-    Buffer<float> floats(n, 4 * integer(0, 15));
-    Epilogue epilogue{};
-    epilogue.clamp_min = chance(0.5) ? 0.0f : -kInf;
-    epilogue.clamp_max = chance(0.5) ? 2.0f : kInf;
-    epilogue.out_u8 = codes.data();
-    epilogue.out = out;
-    kernel().add(a.data(), qa, b.data(), qb, n, epilogue);
-    epilogue.out_u8 = nullptr;
-    epilogue.out_f32 = floats.data();
-    kernel().add(a.data(), qa, b.data(), qb, n, epilogue);
-    for (int64_t i = 0; i < n; ++i) {
-      const float sum = expected_value(a[i], qa) + expected_value(b[i], qb);
-      const float y = expected_clamp(sum, epilogue.clamp_min, epilogue.clamp_max);
-      ASSERT_TRUE(same(floats[i], y)) << "element " << i << " of " << n;
-      ASSERT_TRUE(same(codes[i], expected_code(y, out))) << "element " << i << " of " << n;
+TEST_P(ElementwiseTest, AddAndMul) {
+  for (int64_t n = 1; n <= 150; ++n) {
+    for (const Repeated repeated : {Repeated::none, Repeated::a, Repeated::b}) {
+      for (const bool sum : {true, false}) {
+        check_combined(integer(0, 4), n, repeated, sum);
+        if (HasFatalFailure()) return;
+      }
     }
-    EXPECT_TRUE(codes.zones_intact() && floats.zones_intact()) << n;
+  }
+}
+
+TEST_P(ElementwiseTest, LookUp) {
+  for (int64_t n = 0; n <= 400; ++n) {
+    uint8_t table[256];
+    float floats[256];
+    for (int i = 0; i < 256; ++i) {
+      table[i] = static_cast<uint8_t>(integer(0, 255));
+      floats[i] = chance(0.1) ? kNan : real(-2.0f, 2.0f);
+    }
+    Buffer<uint8_t> q(n, integer(0, 63));
+    Buffer<uint8_t> codes(n, integer(0, 63));
+    Buffer<float> values(n, 4 * integer(0, 15));
+    // The first 256 meet every entry.
+    for (int64_t i = 0; i < n; ++i) q[i] = static_cast<uint8_t>(i < 256 ? i : integer(0, 255));
+    kernel().lookup(q.data(), codes.data(), n, table);
+    kernel().lookup_f32(q.data(), values.data(), n, floats);
+    for (int64_t i = 0; i < n; ++i) {
+      ASSERT_TRUE(same(codes[i], table[q[i]])) << "element " << i << " of " << n;
+      ASSERT_TRUE(same(values[i], floats[q[i]])) << "element " << i << " of " << n;
+    }
+    EXPECT_TRUE(codes.zones_intact() && values.zones_intact()) << n;
+  }
+}
+
+TEST_P(ElementwiseTest, Copy) {
+  for (int round = 0; round < 400; ++round) {
+    const int64_t rows = integer(1, 40);
+    const int64_t n = integer(1, 80);
+    const int64_t gap = integer(0, 3);
+    // Rows or columns side by side, or neither.
+    const int64_t kind = integer(0, 2);
+    const int64_t in_step = kind == 0 ? 1 : kind == 1 ? rows + gap : integer(0, 5);
+    const int64_t in_row = kind == 0 ? n + gap : kind == 1 ? 1 : integer(0, 90);
+    Buffer<uint8_t> in(in_row * (rows - 1) + in_step * (n - 1) + 1, integer(0, 63));
+    for (uint8_t& code : in) code = static_cast<uint8_t>(integer(0, 255));
+    Buffer<uint8_t> out(rows * (n + gap), integer(0, 63));
+    kernel().copy(in.data(), in_row, in_step, out.data(), n + gap, rows, n);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t i = 0; i < n + gap; ++i) {
+        const int64_t at = r * (n + gap) + i;
+        if (i >= n) {
+          ASSERT_TRUE(out.untouched(at));
+        } else {
+          ASSERT_TRUE(same(out[at], in[r * in_row + i * in_step])) << rows << " rows of " << n;
+        }
+      }
+    }
+    ASSERT_TRUE(out.zones_intact());
   }
 }
 

@@ -92,6 +92,61 @@ TEST_P(PoolTest, AverageOfManyTaps) {
   }
 }
 
+TEST_P(PoolTest, Interpolate) {
+  for (int64_t channels = 1; channels <= 140; ++channels) {
+    const int64_t pixels = integer(1, 4);
+    const int64_t stride = channels + integer(0, 3);
+    Buffer<uint8_t> image(30 * channels, integer(0, 63));
+    for (uint8_t& code : image) code = static_cast<uint8_t>(integer(0, 255));
+    const QParams q{0.05f, 1.0f / 0.05f, static_cast<int32_t>(integer(0, 255)), 0, 255};
+    const auto interpolation = [&](int64_t most) {
+      const float weight = chance(0.2) ? 0.0f : real(0.0f, 1.0f);
+      return Interpolation{integer(0, most) * channels, integer(0, most) * channels, 1.0f - weight,
+                           weight};
+    };
+    const Interpolation v = interpolation(14);
+    std::vector<Interpolation> horizontal;
+    for (int64_t i = 0; i < pixels; ++i) horizontal.push_back(interpolation(15));
+    Buffer<uint8_t> codes(pixels * stride, integer(0, 63));
+    Buffer<float> floats(pixels * stride, 4 * integer(0, 15));
+    Epilogue epilogue{};
+    epilogue.clamp_min = chance(0.5) ? 0.0f : -100.0f;
+    epilogue.clamp_max = chance(0.5) ? 2.0f : 100.0f;
+    epilogue.out_stride = stride;
+    epilogue.out_u8 = codes.data();
+    epilogue.out = {0.04f, 1.0f / 0.04f, 100, 3, 250};
+    kernel().interpolate(image.data(), q, v, horizontal.data(), pixels, channels, epilogue);
+    epilogue.out_u8 = nullptr;
+    epilogue.out_f32 = floats.data();
+    kernel().interpolate(image.data(), q, v, horizontal.data(), pixels, channels, epilogue);
+    for (int64_t i = 0; i < pixels; ++i) {
+      const Interpolation& h = horizontal[static_cast<size_t>(i)];
+      for (int64_t c = 0; c < stride; ++c) {
+        const int64_t at = i * stride + c;
+        if (c >= channels) {
+          ASSERT_TRUE(codes.untouched(at) && floats.untouched(at));
+          continue;
+        }
+        const auto step = [&](int64_t row, int64_t column) {
+          return static_cast<float>(int32_t{image[row + column + c]} - q.zero_point);
+        };
+        const auto mix = [&](int64_t row) {
+          const float left = step(row, h.first) * h.first_weight;
+          const float right = step(row, h.second) * h.second_weight;
+          return left + right;
+        };
+        const float top = mix(v.first) * v.first_weight;
+        const float bottom = mix(v.second) * v.second_weight;
+        const float between = top + bottom;
+        const float y = expected_clamp(between * q.scale, epilogue.clamp_min, epilogue.clamp_max);
+        ASSERT_TRUE(same(floats[at], y)) << "pixel " << i << ", channel " << c;
+        ASSERT_TRUE(same(codes[at], expected_code(y, epilogue.out)));
+      }
+    }
+    ASSERT_TRUE(codes.zones_intact() && floats.zones_intact());
+  }
+}
+
 QATX_FOR_ALL_ROWS(PoolTest);
 
 }  // namespace

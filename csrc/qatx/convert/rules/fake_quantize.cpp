@@ -1,6 +1,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include "qatx/convert/rules/rules.h"
+#include "qatx/convert/rules/table.h"
 #include "qatx/core/qparams.h"
 #include "qatx/ops/pact.h"
 
@@ -16,10 +17,17 @@ void add_quantize(Lowering& lowering, torch::jit::Node* node, const CheckedQPara
                            quant_min + shift, quant_max + shift);
   torch::jit::Value* input = node->input(0);
   engine::Node quantize{.op = "quantize"};
-  if (lowering.codes(input)) {
+  if (const auto before = lowering.codes(input)) {
+    if (*before == qparams) {  // quantizing again changes nothing
+      lowering.alias(node->output(), input);
+      return;
+    }
     const int64_t codes = lowering.use_codes(input);
     const int64_t value = lowering.graph().add_value(std::nullopt);
-    lowering.graph().nodes.push_back({.op = "dequantize", .inputs = {codes}, .output = value});
+    lowering.graph().nodes.push_back({.op = "table",
+                                      .inputs = {codes},
+                                      .output = value,
+                                      .tensors = {{"values", values_of_codes(*before)}}});
     quantize.inputs = {value};
   } else {
     quantize.inputs = {lowering.use_float(input)};

@@ -1,7 +1,10 @@
 #include <algorithm>
+#include <numeric>
 
 #include "qatx/convert/rules/arguments.h"
 #include "qatx/convert/rules/rules.h"
+#include "qatx/convert/rules/sizes.h"
+#include "qatx/engine/moves.h"
 
 namespace qatx::torchscript {
 namespace {
@@ -76,20 +79,169 @@ std::string lower_adaptive_avg_pool2d(Lowering& lowering, jit::Node* node) {
 }
 
 std::string lower_mean(Lowering& lowering, jit::Node* node) {
-  if (auto reason = check_input(lowering, node); !reason.empty()) return reason;
-  if (node->inputs().size() != 4) return "is not over both spatial dimensions";
-  auto dims = lowering.ints(node->input(1));
-  const auto keepdim = lowering.constant(node->input(2));
-  const auto dtype = lowering.constant(node->input(3));
-  if (!dims || !keepdim || !dtype || !dtype->isNone()) return "its settings depend on the input";
-  for (int64_t& dim : *dims) dim += dim < 0 ? 4 : 0;
+  jit::Value* input = node->input(0);
+  if (!lowering.codes(input)) return "input is not fake-quantized";
+  const auto* sizes = lowering.sizes(input);
+  const bool all = node->inputs().size() == 2;
+  std::optional<std::vector<int64_t>> dims = std::vector<int64_t>{};
+  std::optional<c10::IValue> keepdim(false);
+  if (!all) {
+    dims = lowering.ints(node->input(1));
+    keepdim = lowering.constant(node->input(2));
+  }
+  const auto dtype = lowering.constant(node->input(all ? 1 : 3));
+  if (!sizes || !dims || !keepdim || !dtype || !dtype->isNone()) {
+    return "its settings depend on the input";
+  }
+  const auto dimensions = static_cast<int64_t>(sizes->size());
+  for (int64_t& dim : *dims) dim += dim < 0 ? dimensions : 0;
+  if (dims->empty()) {  // over all of them
+    dims->resize(sizes->size());
+    std::iota(dims->begin(), dims->end(), int64_t{0});
+  }
   std::sort(dims->begin(), dims->end());
-  if (*dims != std::vector<int64_t>{2, 3}) return "is not over both spatial dimensions";
+  if (dims->empty()) return "its input has no dimensions";
+  engine::Node mean{.op = "mean", .ints = {{"dims", *dims}}};
+  const bool image = dimensions == 4 && *dims == std::vector<int64_t>{2, 3};
+  if (image) {
+    mean = {.op = "avg_pool2d", .ints = {{"adaptive", {1, 1}}}};
+    if (!keepdim->toBool()) mean.ints["squeeze"] = {1};
+  }
+  mean.inputs = {lowering.use_codes(input)};
+  if (image || keepdim->toBool()) {
+    lowering.add_node(std::move(mean), node->output(), std::nullopt);
+    return "";
+  }
+  std::vector<int64_t> kept;
+  for (int64_t d = 0; d < dimensions; ++d) {
+    if (!std::binary_search(dims->begin(), dims->end(), d)) kept.push_back(-2 - d);
+  }
+  engine::Node move{.op = "move"};
+  engine::add_move(move.ints["steps"], engine::MoveKind::reshape, kept);
+  move.inputs = {add_inner(lowering, std::move(mean), std::nullopt)};
+  lowering.add_node(std::move(move), node->output(), std::nullopt);
+  return "";
+}
+
+// Poolings along one dimension are those of images of height 1.
+namespace {
+
+std::string lower_as_image(Lowering& lowering, jit::Node* node, engine::Node pool, bool codes) {
+  const auto qparams = lowering.codes(node->input(0));
+  engine::Node raise{.op = "move", .inputs = {lowering.use_codes(node->input(0))}};
+  engine::add_move(raise.ints["steps"], engine::MoveKind::reshape, {-2, -3, 1, -4});
+  pool.inputs = {add_inner(lowering, std::move(raise), qparams)};
+  engine::Node lower{.op = "move"};
+  engine::add_move(lower.ints["steps"], engine::MoveKind::reshape, {-2, -3, -5});
+  const auto made = codes ? qparams : std::nullopt;
+  lower.inputs = {add_inner(lowering, std::move(pool), made)};
+  lowering.add_node(std::move(lower), node->output(), made);
+  return "";
+}
+
+std::string check_line(Lowering& lowering, const jit::Node* node) {
+  if (!lowering.codes(node->input(0))) return "input is not fake-quantized";
+  if (!has_dimensions(lowering, node->input(0), 3)) return "input has not 3 dimensions";
+  return "";
+}
+
+std::optional<std::vector<int64_t>> fixed_numbers(Lowering& lowering, const jit::Value* value) {
+  if (const auto numbers = lowering.ints(value)) return numbers;
+  if (value->node()->kind() != c10::prim::ListConstruct) return std::nullopt;
+  std::vector<int64_t> numbers;
+  for (const jit::Value* element : value->node()->inputs()) {
+    const auto number = fixed_number(lowering, element);
+    if (!number) return std::nullopt;
+    numbers.push_back(*number);
+  }
+  return numbers;
+}
+
+// kernel, stride (empty: the kernel) and padding stand at inputs 1, 2 and 3.
+bool read_line_window(Lowering& lowering, const jit::Node* node, engine::Node& pool) {
+  const auto kernel = fixed_numbers(lowering, node->input(1));
+  auto stride = fixed_numbers(lowering, node->input(2));
+  const auto padding = lowering.ints(node->input(3));
+  if (stride && stride->empty()) stride = kernel;
+  if (!kernel || !stride || !padding || kernel->size() != 1) return false;
+  pool.ints = {{"kernel", {1, (*kernel)[0]}},
+               {"stride", {1, (*stride)[0]}},
+               {"padding", {0, (*padding)[0], 0, (*padding)[0]}}};
+  return true;
+}
+
+}  // namespace
+
+std::string lower_max_pool1d(Lowering& lowering, jit::Node* node) {
+  if (auto reason = check_line(lowering, node); !reason.empty()) return reason;
+  engine::Node pool{.op = "max_pool2d"};
+  const auto dilation = lowering.ints(node->input(4));
+  const auto ceil_mode = lowering.ints(node->input(5));
+  const jit::Value* kernel = node->input(1);
+  const bool list = kernel->node()->kind() == c10::prim::ListConstruct;
+  if (list && kernel->node()->inputs().size() == 1 &&
+      size_of(lowering, kernel->node()->input(0), node->input(0)) == 2) {
+    pool.ints = {{"adaptive", {1, 1}}};  // the greatest of all, however many there are
+    return lower_as_image(lowering, node, std::move(pool), true);
+  }
+  if (!read_line_window(lowering, node, pool) || !dilation || !ceil_mode) {
+    return "its window depends on the input";
+  }
+  pool.ints["dilation"] = {1, (*dilation)[0]};
+  pool.ints["ceil_mode"] = *ceil_mode;
+  return lower_as_image(lowering, node, std::move(pool), true);
+}
+
+std::string lower_avg_pool1d(Lowering& lowering, jit::Node* node) {
+  if (auto reason = check_line(lowering, node); !reason.empty()) return reason;
   engine::Node pool{.op = "avg_pool2d"};
-  pool.ints = {{"adaptive", {1, 1}}};
-  if (!keepdim->toBool()) pool.ints["squeeze"] = {1};
-  pool.inputs = {lowering.use_codes(node->input(0))};
-  lowering.add_node(std::move(pool), node->output(), std::nullopt);
+  const auto ceil_mode = lowering.ints(node->input(4));
+  const auto count_include_pad = lowering.ints(node->input(5));
+  if (!read_line_window(lowering, node, pool) || !ceil_mode || !count_include_pad) {
+    return "its window depends on the input";
+  }
+  pool.ints["dilation"] = {1, 1};
+  pool.ints["ceil_mode"] = *ceil_mode;
+  pool.ints["count_include_pad"] = *count_include_pad;
+  pool.ints["divisor_override"] = {0};
+  return lower_as_image(lowering, node, std::move(pool), false);
+}
+
+std::string lower_adaptive_pool1d(Lowering& lowering, jit::Node* node) {
+  if (auto reason = check_line(lowering, node); !reason.empty()) return reason;
+  const auto size = lowering.ints(node->input(1));
+  if (!size || size->size() != 1) return "its output size depends on the input";
+  engine::Node pool{.op = "avg_pool2d", .ints = {{"adaptive", {1, (*size)[0]}}}};
+  return lower_as_image(lowering, node, std::move(pool), false);
+}
+
+// The greatest values along dimensions: amax.
+std::string lower_amax(Lowering& lowering, jit::Node* node) {
+  jit::Value* input = node->input(0);
+  if (!lowering.codes(input)) return "input is not fake-quantized";
+  const auto* sizes = lowering.sizes(input);
+  auto dims = lowering.ints(node->input(1));
+  const auto keepdim = lowering.ints(node->input(2));
+  if (!sizes || !dims || !keepdim) return "its settings depend on the input";
+  for (int64_t& dim : *dims) dim += dim < 0 ? static_cast<int64_t>(sizes->size()) : 0;
+  std::sort(dims->begin(), dims->end());
+  const bool line = sizes->size() == 3 && *dims == std::vector<int64_t>{2};
+  const bool image = sizes->size() == 4 && *dims == std::vector<int64_t>{2, 3};
+  if (!line && !image) return "is not over the spatial dimensions of an image or a line";
+  const auto qparams = lowering.codes(input);
+  engine::Node raise{.op = "move", .inputs = {lowering.use_codes(input)}};
+  engine::add_move(raise.ints["steps"], engine::MoveKind::reshape,
+                   line ? std::vector<int64_t>{-2, -3, 1, -4} : kept_sizes(4));
+  engine::Node pool{.op = "max_pool2d", .ints = {{"adaptive", {1, 1}}}};
+  pool.inputs = {add_inner(lowering, std::move(raise), qparams)};
+  engine::Node lower{.op = "move"};
+  const bool keep = (*keepdim)[0] != 0;
+  engine::add_move(lower.ints["steps"], engine::MoveKind::reshape,
+                   !keep  ? std::vector<int64_t>{-2, -3}
+                   : line ? std::vector<int64_t>{-2, -3, 1}
+                          : kept_sizes(4));
+  lower.inputs = {add_inner(lowering, std::move(pool), qparams)};
+  lowering.add_node(std::move(lower), node->output(), qparams);
   return "";
 }
 

@@ -11,11 +11,20 @@ namespace qatx::engine {
 // writes NHWC.
 std::unique_ptr<Operator> make_add(const NodeReader& node);
 std::unique_ptr<Operator> make_avg_pool2d(const NodeReader& node);
+std::unique_ptr<Operator> make_cat(const NodeReader& node);
 std::unique_ptr<Operator> make_conv2d(const NodeReader& node);
+std::unique_ptr<Operator> make_conv_transpose2d(const NodeReader& node);
 std::unique_ptr<Operator> make_dequantize(const NodeReader& node);
 std::unique_ptr<Operator> make_linear(const NodeReader& node);
 std::unique_ptr<Operator> make_max_pool2d(const NodeReader& node);
+std::unique_ptr<Operator> make_mean(const NodeReader& node);
+std::unique_ptr<Operator> make_move(const NodeReader& node);
+std::unique_ptr<Operator> make_mul(const NodeReader& node);
+std::unique_ptr<Operator> make_pad(const NodeReader& node);
 std::unique_ptr<Operator> make_quantize(const NodeReader& node);
-std::unique_ptr<Operator> make_reshape(const NodeReader& node);
+std::unique_ptr<Operator> make_slice(const NodeReader& node);
+std::unique_ptr<Operator> make_table(const NodeReader& node);
+std::unique_ptr<Operator> make_upsample_bilinear(const NodeReader& node);
+std::unique_ptr<Operator> make_upsample_nearest(const NodeReader& node);
 
 }  // namespace qatx::engine

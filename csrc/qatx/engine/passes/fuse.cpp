@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <string_view>
 
 #include "qatx/engine/passes/passes.h"
 
@@ -12,8 +13,13 @@ const Node* producer(const Graph& graph, int64_t value) {
   return nullptr;
 }
 
+constexpr std::string_view kWithEpilogue[] = {
+    "add",    "avg_pool2d", "cat", "conv2d", "conv_transpose2d",
+    "linear", "mean",       "mul", "table",  "upsample_bilinear"};
+
 bool has_epilogue(const Node& node) {
-  return node.op == "conv2d" || node.op == "linear" || node.op == "add" || node.op == "avg_pool2d";
+  return std::find(std::begin(kWithEpilogue), std::end(kWithEpilogue), node.op) !=
+         std::end(kWithEpilogue);
 }
 
 bool is_float(const Graph& graph, int64_t value) {
@@ -51,6 +57,7 @@ Node merge(Node node, const Node& consumer) {
 
 bool can_fuse_clamp(const Graph& graph, int64_t value) {
   const Node* node = producer(graph, value);
+  while (node && node->op == "move") node = producer(graph, node->inputs[0]);
   return node && is_float(graph, value) && has_epilogue(*node);
 }
 

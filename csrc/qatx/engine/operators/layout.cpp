@@ -1,0 +1,25 @@
+#include "qatx/engine/operators/layout.h"
+
+#include <numeric>
+
+namespace qatx::engine {
+
+std::vector<size_t> memory_order(size_t dimensions) {
+  if (dimensions == 4) return {0, 2, 3, 1};
+  std::vector<size_t> order(dimensions);
+  std::iota(order.begin(), order.end(), size_t{0});
+  return order;
+}
+
+Shape strides_of(const Shape& shape) {
+  Shape strides(shape.size());
+  int64_t stride = 1;
+  const auto order = memory_order(shape.size());
+  for (auto d = order.rbegin(); d != order.rend(); ++d) {
+    strides[*d] = stride;
+    stride *= shape[*d];
+  }
+  return strides;
+}
+
+}  // namespace qatx::engine

@@ -1,0 +1,49 @@
+#include <algorithm>
+
+#include "qatx/engine/passes/passes.h"
+
+namespace qatx::engine {
+namespace {
+
+bool is_float(const Graph& graph, int64_t value) {
+  return !graph.values[static_cast<size_t>(value)].quantized();
+}
+
+int64_t count_uses(const Graph& graph, int64_t value) {
+  int64_t uses = std::count(graph.outputs.begin(), graph.outputs.end(), value);
+  for (const Node& node : graph.nodes) {
+    uses += std::count(node.inputs.begin(), node.inputs.end(), value);
+  }
+  return uses;
+}
+
+}  // namespace
+
+void sink_moves(Graph& graph) {
+  for (size_t n = 0; n < graph.nodes.size();) {
+    Node& consumer = graph.nodes[n];
+    if (consumer.op != "clamp" && consumer.op != "quantize") {
+      ++n;
+      continue;
+    }
+    const int64_t moved = consumer.inputs[0];
+    const auto move = std::find_if(graph.nodes.begin(), graph.nodes.end(), [&](const Node& node) {
+      return node.op == "move" && node.output == moved;
+    });
+    if (move == graph.nodes.end() || !is_float(graph, moved) || count_uses(graph, moved) != 1) {
+      ++n;
+      continue;
+    }
+    const int64_t result = consumer.output;
+    const auto qparams = graph.values[static_cast<size_t>(result)].qparams;
+    consumer.inputs[0] = move->inputs[0];
+    consumer.output = graph.add_value(qparams);
+    move->inputs[0] = consumer.output;
+    move->output = result;
+    // The move goes behind the consumer. What stood between the two does not depend on either.
+    std::rotate(move, move + 1, graph.nodes.begin() + static_cast<std::ptrdiff_t>(n) + 1);
+    --n;  // where the consumer stands now; another move may be before it
+  }
+}
+
+}  // namespace qatx::engine
