@@ -2,7 +2,7 @@
 
 Example:
     >>> model = qatx.prepare(float_model)  # a copy with fake quantization
-    >>> qatx.calibrate(model, batches)  # scales from data; from here on evaluate or train it
+    >>> ranges = qatx.calibrate(model, batches)  # from here on evaluate or train it
     >>> converted, report = qatx.convert(model, example_inputs)  # TorchScript with integers
     >>> qatx.verify(model, converted, batches).ok  # whether both compute the same
     True

@@ -45,7 +45,8 @@ def calibrate(
     The model runs in float, in evaluation mode and without gradients; its modes are restored.
     Afterwards it is ready for evaluation (post-training quantization), training and conversion. It
     may be calibrated again, which forgets what was learned about scales. Where a process group of
-    `torch.distributed` is initialized, every rank gets the scales that belong to the data of all.
+    `torch.distributed` is initialized, all ranks have to call this, and each gets the scales that
+    belong to the data of all.
 
     Warns (`CalibrationWarning`) of fewer than 100 samples, of images that look like noise, of
     duplicates, of ranges that still move at the end, and of channels that stand out by far;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -52,8 +53,9 @@ class DataCheck:
         x = x.detach().cpu()
         self.samples += len(x)
         for sample in x:
-            content = sample.contiguous().flatten().view(torch.uint8)
-            self._hashes.add(hash(content.numpy().tobytes()))
+            content = sample.contiguous()
+            size = content.numel() * content.element_size()
+            self._hashes.add(hash(ctypes.string_at(content.data_ptr(), size)))
         if x.dim() == 4 and x.is_floating_point():
             self._correlate(x.float())
 

@@ -167,6 +167,8 @@ int64_t product(const std::vector<int64_t>& shape) {
   return result;
 }
 
+int64_t default_bins(int64_t rows) { return rows == 1 ? Observer::kBins : Observer::kBinsOfMany; }
+
 }  // namespace
 
 std::vector<std::string> range_method_names() {
@@ -178,7 +180,7 @@ std::vector<std::string> range_method_names() {
 Observer::Observer(const QuantSpec& spec, const std::vector<int64_t>& scale_shape, int64_t bins)
     : spec_(spec), scale_shape_(scale_shape), bins_(bins) {
   const int64_t rows = product(scale_shape);
-  if (bins_ == 0) bins_ = rows == 1 ? kBins : kBinsOfMany;
+  if (bins_ == 0) bins_ = default_bins(rows);
   TORCH_CHECK_VALUE(
       bins_ >= 16 && bins_ <= 32768 && std::has_single_bit(static_cast<uint64_t>(bins_)),
       "bins must be a power of two from 16 to 32768 (0: the default), got ", bins);
@@ -238,12 +240,13 @@ ChosenRange Observer::choose_for(const at::Tensor& x, const QuantSpec& spec,
   check_observed(x, spec, scale_shape);
   const Rows rows(x, spec);
   Choices choices(rows.count, spec, method, {percentile, norm});
+  const int64_t bins = default_bins(rows.count);
   std::atomic<int64_t> empty{0};
   with_element_type(x.scalar_type(), [&](auto element) {
     using T = decltype(element);
-    for_rows<T>(rows, kBinsOfMany, [&](int64_t row, const T* values, int64_t n, Counter& counter) {
-      std::vector<int64_t> words(static_cast<size_t>(kStateWords + 2 * kBinsOfMany));
-      const State state(words.data(), kBinsOfMany);
+    for_rows<T>(rows, bins, [&](int64_t row, const T* values, int64_t n, Counter& counter) {
+      std::vector<int64_t> words(static_cast<size_t>(kStateWords + 2 * bins));
+      const State state(words.data(), bins);
       clear(state);
       observe_row(values, n, state, counter);
       if (!choices.set(row, state)) ++empty;
