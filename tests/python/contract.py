@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+# Weakest first.
+INSTRUCTION_SETS = ["reference", "avx2", "avx512", "vnni", "amx"]
+
 aten = torch.ops.aten
 # Their results consist of elements of their inputs, and zeros.
 _KEEPS_SCALE = {

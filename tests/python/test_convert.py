@@ -291,7 +291,7 @@ def test_every_instruction_set_and_number_of_threads_gives_the_same_bits(tmp_pat
     qatx.save(converted, tmp_path / "model.pt")
     torch.save(x, tmp_path / "x.pt")
     expected = str(sum(hash(v) for v in converted(x).flatten().tolist()))
-    order = ["reference", "avx2", "avx512", "vnni", "amx"]
+    order = contract.INSTRUCTION_SETS
     for isa in order[: order.index(qatx._C.isa()) + 1]:
         result = run(
             isa, str(tmp_path / "model.pt"), str(tmp_path / "x.pt"), "2" if isa == "avx2" else "1"
