@@ -14,6 +14,7 @@ namespace qatx::testing {
 
 inline at::Tensor floats(const std::vector<float>& values) {
   at::Tensor t = at::empty({static_cast<int64_t>(values.size())}, at::kFloat);
+  if (values.empty()) return t;  // memcpy takes no null pointers, not even for 0 bytes
   std::memcpy(t.mutable_data_ptr(), values.data(), values.size() * sizeof(float));
   return t;
 }
