@@ -18,6 +18,9 @@ _RELUS: dict[object, Relu] = {
     **dict.fromkeys((nn.ReLU6, F.relu6), "relu6"),
 }
 _ADDS = {operator.add, torch.add, "add", "add_"}
+_MATMULS = {operator.matmul, torch.bmm, torch.matmul, "bmm", "matmul"}
+_SCALINGS = {operator.mul, operator.truediv, torch.mul, torch.div, "mul", "div"}
+_SUBS = {operator.sub, torch.sub, "sub"}
 _MULS = {operator.mul, torch.mul, "mul", "mul_"}
 # Functions of one value, between two quantized values: tables.
 _UNARY: set[object] = {
@@ -51,10 +54,10 @@ _MOVES: set[object] = {
 }
 for _name in (
     *("chunk", "flatten", "narrow", "permute", "reshape", "select", "split", "squeeze", "swapaxes"),
-    *("t", "transpose", "unsqueeze"),
+    *("t", "transpose", "unbind", "unflatten", "unsqueeze"),
 ):
     _MOVES |= {getattr(torch, _name), _name}
-_SPLITS = {torch.chunk, torch.split, "chunk", "split"}
+_SPLITS = {torch.chunk, torch.split, torch.unbind, "chunk", "split", "unbind"}
 _CATS = {torch.cat, torch.concat, torch.concatenate}
 _AVERAGE_POOLS = {
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AvgPool1d, nn.AvgPool2d, F.avg_pool1d),
@@ -183,13 +186,38 @@ def is_mean(node: fx.Node) -> bool:
 
 
 def is_add(node: fx.Node) -> bool:
-    """Whether a node adds two tensors that depend on the model's inputs."""
-    return _combines_two(node, _ADDS)
+    """Whether a node adds two tensors that depend on the model's inputs.
+
+    A mask that is added to the scores of attention does not count: both stay float.
+    """
+    return _combines_two(node, _ADDS) and not any(map(_is_score, node.all_input_nodes))
 
 
 def is_mul(node: fx.Node) -> bool:
     """Whether a node multiplies two tensors that depend on the model's inputs."""
     return _combines_two(node, _MULS)
+
+
+def is_sub(node: fx.Node) -> bool:
+    """Whether a node subtracts two tensors that depend on the model's inputs."""
+    return _combines_two(node, _SUBS)
+
+
+def is_matmul(node: fx.Node) -> bool:
+    """Whether a node multiplies two matrices that depend on the model's inputs."""
+    return _combines_two(node, _MATMULS)
+
+
+def _is_score(node: fx.Node) -> bool:
+    """Whether a node makes a product of two matrices, or scales one."""
+    if is_matmul(node):
+        return True
+    return _kind(node) in _SCALINGS and is_unary(node) and _is_score(node.all_input_nodes[0])
+
+
+def is_attention(node: fx.Node) -> bool:
+    """Whether a node calls `scaled_dot_product_attention` as its replacement can be called."""
+    return _kind(node) is F.scaled_dot_product_attention and "enable_gqa" not in node.kwargs
 
 
 def _combines_two(node: fx.Node, kinds: set[object]) -> bool:
@@ -251,11 +279,13 @@ def remove(node: fx.Node) -> None:
     node.graph.erase_node(node)
 
 
-def replace_by_module(node: fx.Node, module: nn.Module, *args: Argument) -> None:
+def replace_by_module(
+    node: fx.Node, module: nn.Module, *args: Argument, **kwargs: Argument
+) -> None:
     """Puts the call of a new module in the place of a node."""
     path = add_module(node, module)
     with node.graph.inserting_before(node):
-        call = node.graph.call_module(path, args)
+        call = node.graph.call_module(path, args, kwargs)
     call.meta = node.meta
     node.replace_all_uses_with(call)
     node.graph.erase_node(node)

@@ -16,11 +16,14 @@ from qatx._nodes import (
     cat_inputs,
     input_of,
     is_add,
+    is_attention,
     is_average_pool,
     is_bilinear,
     is_clamp,
+    is_matmul,
     is_mean,
     is_mul,
+    is_sub,
     is_unary,
     keeps_values,
     module_of,
@@ -161,6 +164,9 @@ def _put_layers_in(graph: fx.Graph, qconfigs: _QConfigs) -> None:
             relu = _absorb_relu(node)
             add = qnn.Add(qconfig=qconfigs.default, relu=relu, quantize_output=False, device=device)
             replace_by_module(node, add, *node.args)
+        elif is_attention(node):
+            attention = qnn.ScaledDotProductAttention(qconfig=qconfigs.default, device=device)
+            replace_by_module(node, attention, *node.args, **node.kwargs)
         elif _is_quantizable(module_of(node)):
             # What is behind a layer that is called in two places may differ between them.
             fuse = calls[node.target] == 1
@@ -245,7 +251,9 @@ def _quantize_values(graph: fx.Graph, qconfigs: _QConfigs) -> None:
         if id(scale) not in made:
             positive = all(_is_positive(value) for value in scale.values)
             qconfig = scale.qconfig or qconfigs.default
-            new = activation_fake_quantize(qconfig, device, positive=positive)
+            new = activation_fake_quantize(
+                qconfig, device, positive=positive, symmetric=scale.symmetric
+            )
             path = f"{node.target}.output_fake_quantize"
             if not inside:
                 path = add_module(node, new, "_fake_quantize")
@@ -271,6 +279,7 @@ class _Scale:
     def __init__(self) -> None:
         self.values: list[fx.Node] = []
         self.qconfig: QConfig | None = None  # of the finest layer that reads them
+        self.symmetric = False  # a product reads them in the place of its weight
 
 
 def _find_shared(graph: fx.Graph, qconfigs: _QConfigs) -> dict[fx.Node, _Scale]:
@@ -288,6 +297,7 @@ def _find_shared(graph: fx.Graph, qconfigs: _QConfigs) -> dict[fx.Node, _Scale]:
                 continue
             scale = _Scale()
             scale.qconfig = qconfig
+            scale.symmetric = source in _weight_operands(node)
             for origin in _origins(source):
                 before = scales.get(origin)
                 if before is None:
@@ -295,6 +305,7 @@ def _find_shared(graph: fx.Graph, qconfigs: _QConfigs) -> dict[fx.Node, _Scale]:
                 elif before is not scale:
                     scale.values += before.values
                     scale.qconfig = _finer(scale.qconfig, before.qconfig)
+                    scale.symmetric |= before.symmetric
                 for value in scale.values:
                     scales[value] = scale
     return scales
@@ -331,13 +342,33 @@ def _integer_inputs(node: fx.Node, *, is_read: bool) -> list[fx.Node]:
         return [operand for operand in node.all_input_nodes if operand is not fused]
     if isinstance(layer, WeightedLayer) or is_average_pool(node):
         return [input_of(node)]
+    if isinstance(layer, qnn.ScaledDotProductAttention):
+        return _attended(node)
+    if is_matmul(node):
+        return node.all_input_nodes
     # Where nothing reads the result in integers, rounding before these would only lose precision.
     return node.all_input_nodes if is_read and _is_pointwise(node) else []
 
 
+def _attended(node: fx.Node) -> list[fx.Node]:
+    """The query, key and value of attention."""
+    names = ("query", "key", "value")
+    given = [*node.args, *(node.kwargs[name] for name in names if name in node.kwargs)]
+    return [value for value in given[:3] if isinstance(value, fx.Node)]
+
+
+def _weight_operands(node: fx.Node) -> list[fx.Node]:
+    """What a node reads in the place of a weight."""
+    if isinstance(module_of(node), qnn.ScaledDotProductAttention):
+        return _attended(node)[1:]
+    if is_matmul(node):
+        return [value for value in node.args[1:] if isinstance(value, fx.Node)]
+    return []
+
+
 def _is_pointwise(node: fx.Node) -> bool:
     """Whether a node makes new values of quantized ones, without a layer."""
-    return is_mul(node) or is_unary(node) or is_bilinear(node) or is_mean(node)
+    return is_sub(node) or is_mul(node) or is_unary(node) or is_bilinear(node) or is_mean(node)
 
 
 def _fused_operand(add: fx.Node) -> fx.Node | None:

@@ -22,6 +22,9 @@ from qatx.nn import FakeQuantize
 #: otherwise than exact integer sums.
 ROUNDING_SHARE = 1e-4
 
+#: Outputs that agree less, in decibels, differ for another reason than rounding.
+LEAST_OUTPUTS_SQNR = 20.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class VerificationRow:
@@ -68,8 +71,12 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing differs but by rounding."""
-        return all(row.rounding_only for row in self.rows)
+        """Whether nothing differs but by rounding, and the outputs agree."""
+        return all(row.rounding_only for row in self.rows) and self._outputs_agree
+
+    @property
+    def _outputs_agree(self) -> bool:
+        return self.outputs_sqnr >= LEAST_OUTPUTS_SQNR
 
     @property
     def verdict(self) -> str:
@@ -77,6 +84,11 @@ class Verification:
         compared = [row for row in self.rows if row.elements]
         if not compared:
             return "Nothing runs in integers: there is nothing to compare."
+        if not self._outputs_agree and all(row.rounding_only for row in compared):
+            return (
+                f"Different: no quantized value shows why, but the outputs agree to "
+                f"{self.outputs_sqnr:.1f} dB only, less than {LEAST_OUTPUTS_SQNR:.0f} dB."
+            )
         if all(row.equal for row in compared):
             return f"Equal: no code differs in {len(compared)} quantized values."
         if self.ok:

@@ -29,6 +29,12 @@ _KEEPS_SCALE = {
 }
 
 
+_KEEPS_SCORES = {
+    *(aten.add.Tensor, aten.div.Tensor, aten.mul.Tensor),
+    *(aten._unsafe_view.default, aten.view.default),
+}
+
+
 def bilinear(steps: Tensor, size: list[int], align: bool, factors: list[float] | None) -> Tensor:
     """Interpolation by the contract's float32 operations, of codes less the zero point."""
 
@@ -50,6 +56,38 @@ def bilinear(steps: Tensor, size: list[int], align: bool, factors: list[float] |
         for row in (top, bottom)
     ]
     return rows[0] * (1 - v)[:, None] + rows[1] * v[:, None]
+
+
+def lane_sum(x: Tensor) -> Tensor:
+    """The sum along the last dimension in 16 lanes, which are then added in halves."""
+    n = x.size(-1)
+    lanes = torch.zeros(*x.shape[:-1], 16)
+    for i in range(0, n, 16):
+        part = x[..., i : i + 16]
+        lanes[..., : part.size(-1)] += part
+    while lanes.size(-1) > 1:
+        lanes = lanes[..., : lanes.size(-1) // 2] + lanes[..., lanes.size(-1) // 2 :]
+    return lanes
+
+
+def softmax(x: Tensor) -> Tensor:
+    """Along the last dimension, by the contract's float32 operations."""
+    u = x - x.amax(-1, keepdim=True)
+    k = (u.clamp(min=-87) * 1.44269504088896341).round()
+    r = (u.clamp(min=-87) - k * 0.693359375) - k * -2.12194440e-4
+    p = torch.full_like(r, 1.9875691500e-4)
+    for c in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+        p = p * r + c
+    e = ((p * (r * r) + r) + 1) * torch.exp2(k.double()).float()
+    e = torch.where(u < -87, 0.0, e)
+    return e * (1 / lane_sum(e))
+
+
+def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Along the last dimension, by the contract's float32 operations."""
+    d = x - lane_sum(x) / x.size(-1)
+    factor = 1 / (lane_sum(d * d) / x.size(-1) + eps).sqrt()
+    return (d * factor) * (1.0 if weight is None else weight) + (0.0 if bias is None else bias)
 
 
 class _Codes(NamedTuple):
@@ -79,6 +117,7 @@ class _Contract(TorchDispatchMode):
         super().__init__()
         self.tags: dict[int, _Codes] = {}  # by id
         self.tables: dict[int, _Table] = {}
+        self.scores: dict[int, Tensor] = {}  # products of two tensors of codes, scaled and masked
 
     def scale(self, x: Any) -> Tensor | None:
         return self.tags[id(x)].scale if id(x) in self.tags else None
@@ -163,7 +202,15 @@ class _Contract(TorchDispatchMode):
             sx, sw = self.scale(x), self.scale(weight)
             if sx is not None and sw is not None:
                 sums = self.codes(x, sx) @ self.codes(weight, sw, axis=-1)
-                return sums.float() * (sx * sw) + bias
+                y = sums.float() * (sx * sw) + bias
+                if func is aten.bmm.default:
+                    self.scores[id(y)] = y
+                return y
+        if func is aten._softmax.default and id(args[0]) in self.scores.keys() | self.tags.keys():
+            return softmax(args[0])
+        if func is aten.native_layer_norm.default:
+            x, _, weight, bias, eps = args
+            return layer_norm(x, weight, bias, eps), torch.empty(0), torch.empty(0)
         if func in (aten.mean.dim, aten.mean.default, aten.avg_pool2d.default):
             sx = self.scale(args[0])
             if sx is not None:
@@ -184,6 +231,8 @@ class _Contract(TorchDispatchMode):
             if unary is not None:
                 return unary
         result = func(*args, **kwargs)
+        if func in _KEEPS_SCORES and any(id(x) in self.scores for x in args):
+            self.scores[id(result)] = result
         if func.overloadpacket.__name__ in _KEEPS_SCALE:
             inputs = args[0] if isinstance(args[0], (list, tuple)) else [args[0]]
             tags = [self.tags.get(id(x)) for x in inputs]

@@ -55,7 +55,8 @@ Source read_source(const jit::Module& module) {
   return source;
 }
 
-torchscript::Sizes example_sizes(Source& source, const std::vector<c10::IValue>& example_inputs) {
+torchscript::TensorTypes example_types(Source& source,
+                                       const std::vector<c10::IValue>& example_inputs) {
   TORCH_CHECK_VALUE(example_inputs.size() == source.input_count, "qatx.convert: the model takes ",
                     source.input_count, " inputs, got ", example_inputs.size(), " example inputs");
   std::unordered_map<const jit::Value*, c10::IValue> known;
@@ -63,7 +64,7 @@ torchscript::Sizes example_sizes(Source& source, const std::vector<c10::IValue>&
     const jit::Value* input = source.graph->inputs()[i];
     known[input] = i < source.input_count ? example_inputs[i] : source.constants.get(input).value();
   }
-  return torchscript::record_sizes(*source.graph, std::move(known));
+  return torchscript::record_types(*source.graph, std::move(known));
 }
 
 // Values that a node uses, those inside its blocks included.
@@ -180,7 +181,7 @@ Converted convert(const jit::Module& traced, const std::vector<c10::IValue>& exa
   const at::NoGradGuard no_grad;
   Source source = read_source(traced);
   torchscript::Lowering lowering(*source.graph, source.constants,
-                                 example_sizes(source, example_inputs));
+                                 example_types(source, example_inputs));
   jit::Module module = Assembler(source, lowering).assemble();
   return {std::move(module), {lowering.take_report()}};
 }

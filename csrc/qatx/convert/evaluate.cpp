@@ -16,7 +16,7 @@ c10::IValue make_list(const jit::Node* node, const std::vector<c10::IValue>& ite
 }  // namespace
 
 std::optional<std::vector<c10::IValue>> evaluate(const jit::Node* node,
-                                                 std::vector<c10::IValue> inputs) {
+                                                 std::vector<c10::IValue> inputs, bool random) {
   // The interpreter has instructions of its own for these.
   switch (node->kind()) {
     case c10::prim::ListConstruct:
@@ -31,7 +31,7 @@ std::optional<std::vector<c10::IValue>> evaluate(const jit::Node* node,
       break;
   }
   if (!node->blocks().empty() || !node->maybeOperator() || node->hasSideEffects() ||
-      node->isNondeterministic()) {
+      (node->isNondeterministic() && !random)) {
     return std::nullopt;
   }
   jit::Stack stack = std::move(inputs);
@@ -39,9 +39,9 @@ std::optional<std::vector<c10::IValue>> evaluate(const jit::Node* node,
   return stack;
 }
 
-Sizes record_sizes(const jit::Graph& graph,
-                   std::unordered_map<const jit::Value*, c10::IValue> known) {
-  Sizes sizes;
+TensorTypes record_types(const jit::Graph& graph,
+                         std::unordered_map<const jit::Value*, c10::IValue> known) {
+  TensorTypes types;
   for (const jit::Node* node : graph.nodes()) {
     std::optional<std::vector<c10::IValue>> outputs;
     if (node->kind() == c10::prim::Constant) {
@@ -53,17 +53,18 @@ Sizes record_sizes(const jit::Graph& graph,
           inputs.push_back(found->second);
         }
       }
-      if (inputs.size() == node->inputs().size()) outputs = evaluate(node, std::move(inputs));
+      if (inputs.size() == node->inputs().size())
+        outputs = evaluate(node, std::move(inputs), /*random=*/true);
     }
     if (!outputs || outputs->size() != node->outputs().size()) continue;
     for (size_t i = 0; i < outputs->size(); ++i) known[node->outputs()[i]] = (*outputs)[i];
   }
   for (const auto& [value, ivalue] : known) {
     if (ivalue.isTensor() && ivalue.toTensor().defined()) {
-      sizes[value] = ivalue.toTensor().sizes().vec();
+      types[value] = {ivalue.toTensor().sizes().vec(), ivalue.toTensor().scalar_type()};
     }
   }
-  return sizes;
+  return types;
 }
 
 }  // namespace qatx::torchscript

@@ -48,20 +48,30 @@ bool is_plumbing(const jit::Node* node) {
 
 }  // namespace
 
-Lowering::Lowering(const jit::Graph& graph, Constants& constants, Sizes sizes)
-    : constants_(constants), sizes_(std::move(sizes)) {
+Lowering::Lowering(const jit::Graph& graph, Constants& constants, TensorTypes types)
+    : constants_(constants), types_(std::move(types)) {
   for (const jit::Value* input : graph.inputs()) value_levels_[input] = 0;
   for (jit::Node* node : const_cast<jit::Graph&>(graph).nodes()) lower(node);
 }
 
 const std::vector<int64_t>* Lowering::sizes(const jit::Value* value) const {
-  const auto found = sizes_.find(value);
-  return found == sizes_.end() ? nullptr : &found->second;
+  const auto found = types_.find(value);
+  return found == types_.end() ? nullptr : &found->second.sizes;
 }
 
-// Multiply-adds of a convolution or linear layer for the example inputs.
+bool Lowering::has_dtype(const jit::Value* value, at::ScalarType dtype) const {
+  const auto found = types_.find(value);
+  return found != types_.end() && found->second.dtype == dtype;
+}
+
+// Multiply-adds of a convolution, linear layer or matrix product for the example inputs.
 int64_t Lowering::count_macs(const jit::Node* node) {
   const std::string_view kind = node->kind().toQualString();
+  if (kind == "aten::matmul" || kind == "aten::bmm") {
+    const auto* out = sizes(node->output());
+    const auto* a = sizes(node->input(0));
+    return out && a && !a->empty() ? c10::multiply_integers(*out) * a->back() : 0;
+  }
   const bool weighted = kind == "aten::_convolution" || kind == "aten::_convolution_mode" ||
                         kind == "aten::conv1d" || kind == "aten::conv2d" || kind == "aten::linear";
   if (!weighted) return 0;
@@ -147,6 +157,7 @@ void Lowering::finish() {
   for (Island& island : islands_) {
     engine::eliminate_dead_nodes(island.graph);
     engine::sink_moves(island.graph);
+    engine::fuse_scores(island.graph);
     engine::fuse(island.graph);
     engine::fuse_moves(island.graph);
     engine::compact_values(island.graph);

@@ -30,7 +30,7 @@ struct Island {
 // island and back into it, and islands can run one after another.
 class Lowering {
  public:
-  Lowering(const torch::jit::Graph& graph, Constants& constants, Sizes sizes);
+  Lowering(const torch::jit::Graph& graph, Constants& constants, TensorTypes types);
 
   const std::vector<Island>& islands() const { return islands_; }
   std::vector<NodeReport> take_report() { return std::move(report_); }
@@ -53,6 +53,8 @@ class Lowering {
   std::optional<std::vector<int64_t>> ints(const torch::jit::Value* value);
   // Sizes of a tensor for the example inputs; nullptr where they are not known.
   const std::vector<int64_t>* sizes(const torch::jit::Value* value) const;
+  // Whether a tensor has this dtype for the example inputs.
+  bool has_dtype(const torch::jit::Value* value, at::ScalarType dtype) const;
   // Quantization parameters of a value that consists of codes.
   std::optional<kernels::QParams> codes(const torch::jit::Value* value) const;
   // Number of a float32 value that the current island makes and that only the current node uses.
@@ -79,7 +81,7 @@ class Lowering {
   int64_t count_macs(const torch::jit::Node* node);
 
   Constants& constants_;
-  const Sizes sizes_;
+  const TensorTypes types_;
   std::vector<Island> islands_;
   std::vector<NodeReport> report_;
   std::unordered_map<const torch::jit::Value*, size_t> value_levels_;

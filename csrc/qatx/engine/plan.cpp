@@ -61,6 +61,11 @@ Plan::Plan(const Graph& graph, std::span<const std::unique_ptr<Operator>> operat
     : graph_(graph), shapes_(graph.values.size()), offsets_(graph.values.size(), -1) {
   for (size_t i = 0; i < inputs.size(); ++i) {
     shapes_[static_cast<size_t>(graph.inputs[i])] = inputs[i];
+    takes_any_layout_.push_back(
+        std::all_of(graph.nodes.begin(), graph.nodes.end(), [&](const Node& node) {
+          return node.op == "quantize" ||
+                 std::count(node.inputs.begin(), node.inputs.end(), graph.inputs[i]) == 0;
+        }));
   }
   std::vector<Interval> intervals;
   std::vector<int64_t> interval_of(graph.values.size(), -1);
@@ -122,9 +127,11 @@ std::vector<at::Tensor> Plan::run(std::span<const at::Tensor> inputs) const {
   }
   std::vector<at::Tensor> dense;  // keeps inputs alive that had to be copied
   for (size_t i = 0; i < inputs.size(); ++i) {
-    const bool channels_last =
-        inputs[i].dim() != 4 || inputs[i].is_contiguous(at::MemoryFormat::ChannelsLast);
-    dense.push_back(inputs[i].dim() == 4 && channels_last ? inputs[i] : inputs[i].contiguous());
+    const bool is_image = inputs[i].dim() == 4;
+    const bool channels_last = !is_image || !takes_any_layout_[i] ||
+                               inputs[i].is_contiguous(at::MemoryFormat::ChannelsLast);
+    dense.push_back(inputs[i].contiguous(is_image && channels_last ? at::MemoryFormat::ChannelsLast
+                                                                   : at::MemoryFormat::Contiguous));
     // const_cast: steps only read their inputs.
     buffers[static_cast<size_t>(graph_.inputs[i])] = {
         const_cast<void*>(dense.back().const_data_ptr()), channels_last};

@@ -34,7 +34,8 @@ class Plan {
   std::vector<std::unique_ptr<Step>> steps_;
   std::vector<int64_t> offsets_;  // by value: where it lies in the arena
   int64_t arena_bytes_ = 0;
-  bool empty_ = false;  // some value has no elements: there is nothing to compute
+  std::vector<bool> takes_any_layout_;  // by input: only "quantize" reads it
+  bool empty_ = false;                  // some value has no elements: there is nothing to compute
 
   // One arena for each call that runs at the moment, kept for the next.
   mutable std::mutex mutex_;

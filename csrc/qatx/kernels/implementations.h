@@ -14,6 +14,7 @@ extern const GemmKernel gemm;
 extern const DepthwiseKernel depthwise;
 extern const ElementwiseKernels elementwise;
 extern const PoolKernels pool;
+extern const RowKernels rows;
 extern const ObserveTable observe;
 extern const ObserveKernels<double> observe_f64;  // the only one for float64
 }  // namespace reference
@@ -24,6 +25,7 @@ extern const GemmKernel gemm;
 extern const DepthwiseKernel depthwise;
 extern const ElementwiseKernels elementwise;
 extern const PoolKernels pool;
+extern const RowKernels rows;
 extern const ObserveTable observe;
 }  // namespace avx2
 
@@ -31,6 +33,7 @@ namespace avx512 {
 extern const FakeQuantizeTable fake_quantize;
 extern const ElementwiseKernels elementwise;
 extern const PoolKernels pool;
+extern const RowKernels rows;
 extern const ObserveTable observe;
 }  // namespace avx512
 

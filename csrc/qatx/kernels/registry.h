@@ -9,6 +9,7 @@
 #include "qatx/kernels/isa.h"
 #include "qatx/kernels/observe.h"
 #include "qatx/kernels/pool.h"
+#include "qatx/kernels/rows.h"
 
 namespace qatx::kernels {
 
@@ -22,6 +23,7 @@ struct Kernels {
   DepthwiseKernel depthwise;
   ElementwiseKernels elementwise;
   PoolKernels pool;
+  RowKernels rows;
   ObserveTable observe;
   ObserveKernels<double> observe_f64;
 };

@@ -27,15 +27,25 @@ def weight_fake_quantize(
 
 
 def activation_fake_quantize(
-    qconfig: QConfig, device: torch.device | str | None = None, *, positive: bool = False
+    qconfig: QConfig,
+    device: torch.device | str | None = None,
+    *,
+    positive: bool = False,
+    symmetric: bool = False,
 ) -> FakeQuantize:
-    """What quantizes one value between layers; `positive`: it is the output of a ReLU."""
+    """What quantizes one value between layers.
+
+    `positive`: it is the output of a ReLU. `symmetric`: it takes the place of a weight.
+    """
+    spec = qconfig.activation
     quantizer = qconfig.activation_quantizer
-    if quantizer == "pact" and not positive:
+    if symmetric:
+        spec = QuantSpec(bits=spec.bits, signed=True, symmetric=True)
+    if quantizer == "pact" and (symmetric or not positive):
         quantizer = "lsq"
     return _make(
         qconfig,
-        qconfig.activation,
+        spec,
         quantizer,
         "activation",
         qconfig.activation_range,

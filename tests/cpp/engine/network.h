@@ -4,12 +4,14 @@
 #include <ATen/ops/_upsample_nearest_exact2d.h>
 #include <ATen/ops/adaptive_avg_pool2d.h>
 #include <ATen/ops/avg_pool2d.h>
+#include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/chunk.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/conv_transpose2d.h>
+#include <ATen/ops/exp2.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/max_pool2d.h>
@@ -17,9 +19,12 @@
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/pad.h>
 #include <ATen/ops/round.h>
+#include <ATen/ops/sqrt.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/upsample_nearest2d.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <cmath>
@@ -59,7 +64,10 @@ class Network {
 
   // A float32 input of any layout, with infinities, NaN and ties between codes; and its codes.
   Tensor input(const Sizes& sizes) {
-    const QParams q = random_qparams(random.real(0.005f, 0.1f));
+    return input(sizes, random_qparams(random.real(0.005f, 0.1f)));
+  }
+
+  Tensor input(const Sizes& sizes, const QParams& q) {
     at::Tensor x = at::empty(sizes, at::kFloat);
     auto* data = x.mutable_data_ptr<float>();
     for (int64_t i = 0; i < x.numel(); ++i) data[i] = random_value(q);
@@ -143,6 +151,79 @@ class Network {
 
   Tensor add(const Tensor& a, const Tensor& b) {
     return finish({.op = "add", .inputs = {a.value, b.value}}, a.expected + b.expected);
+  }
+
+  Tensor sub(const Tensor& a, const Tensor& b) {
+    return finish({.op = "sub", .inputs = {a.value, b.value}}, a.expected - b.expected);
+  }
+
+  // [B, M, K] and [B, N, K].
+  Tensor matmul(const Tensor& a, const Tensor& b) {
+    const at::Tensor sums = at::bmm(a.steps(), b.steps().transpose(1, 2));
+    const float scale = a.q->scale * b.q->scale;
+    return finish({.op = "matmul", .inputs = {a.value, b.value}}, sums.to(at::kFloat) * scale);
+  }
+
+  // Codes that can be the second factor of a product.
+  Tensor symmetric_input(const Sizes& sizes) {
+    constexpr int64_t kRanges[][3] = {{128, 0, 255}, {127, 0, 254}, {3, 0, 15}, {200, 72, 255}};
+    const auto& [zero_point, low, high] = kRanges[random.integer(0, 3)];
+    return input(sizes, make_qparams(random.real(0.005f, 0.1f), zero_point, low, high));
+  }
+
+  // Scaled and masked, with softmax behind it or without. x: codes, or float32 of three dimensions.
+  Tensor scores(const Tensor& x, bool softmax, const Sizes& mask_sizes) {
+    Node node{.op = softmax ? "softmax" : "affine", .inputs = {x.value}};
+    at::Tensor t = x.expected;
+    if (random.chance(0.6)) {
+      const float scale = random.real(0.1f, 5.0f);
+      const bool divide = random.chance(0.5);
+      node.floats["scale"] = {double{scale}};
+      node.ints["divide"] = {divide};
+      t = divide ? t / scale : t * scale;
+    }
+    if (!mask_sizes.empty()) {
+      at::Tensor mask = random_floats(random, mask_sizes, -2.0f, 2.0f);
+      mask = at::where(mask < -1.0f, at::full_like(mask, -1e4), mask);
+      inputs_.push_back(in_some_layout(mask));
+      node.inputs.push_back(add_input(graph_));
+      if (mask.dim() == 4) {
+        mask = mask.squeeze(1).repeat_interleave(t.size(0) / mask.size(0), 0);
+      }
+      t = t + mask;
+    }
+    return finish(std::move(node), softmax ? expected_softmax(t) : t);
+  }
+
+  Tensor layer_norm(const Tensor& x) {
+    const bool is_image = x.expected.dim() == 4;
+    const at::Tensor t = is_image ? x.expected.permute({0, 2, 3, 1}) : x.expected;
+    const int64_t n = t.size(-1);
+    const at::Tensor weight = random_floats(random, {n}, -2.0f, 2.0f);
+    const at::Tensor bias = random_floats(random, {n}, -1.0f, 1.0f);
+    const double eps = random.chance(0.5) ? 1e-5 : 1e-12;
+    const at::Tensor d = t - lane_sum(t) / static_cast<float>(n);
+    const at::Tensor variance = lane_sum(d * d) / static_cast<float>(n) + static_cast<float>(eps);
+    const at::Tensor factor = at::ones_like(variance) / at::sqrt(variance);
+    const at::Tensor normal = d * factor;
+    const at::Tensor scaled = normal * weight;
+    const at::Tensor y = scaled + bias;
+    Node node{.op = "layer_norm",
+              .inputs = {x.value},
+              .floats = {{"eps", {eps}}},
+              .tensors = {{"weight", weight}, {"bias", bias}}};
+    return finish(std::move(node), is_image ? y.permute({0, 3, 1, 2}) : y);
+  }
+
+  // Random float32 values that a program makes: products.
+  Tensor float_scores(int64_t batches, int64_t rows, int64_t columns) {
+    const int64_t k = random.integer(1, 40);
+    const Tensor a = input({batches, rows, k});
+    const Tensor b = symmetric_input({batches, columns, k});
+    const at::Tensor sums = at::bmm(a.steps(), b.steps().transpose(1, 2));
+    const float scale = a.q->scale * b.q->scale;
+    return {add_node(graph_, {.op = "matmul", .inputs = {a.value, b.value}}),
+            sums.to(at::kFloat) * scale, std::nullopt};
   }
 
   Tensor mul(const Tensor& a, const Tensor& b) {
@@ -398,6 +479,39 @@ class Network {
   }
 
  private:
+  // Along the last dimension, which is kept, in 16 lanes that are then added in halves.
+  static at::Tensor lane_sum(const at::Tensor& x) {
+    const int64_t n = x.size(-1);
+    const at::Tensor padded = at::constant_pad_nd(x, {0, (n + 15) / 16 * 16 - n});
+    at::Tensor lanes = at::zeros_like(padded.narrow(-1, 0, 16));
+    for (int64_t i = 0; i < n; i += 16) lanes = lanes + padded.narrow(-1, i, 16);
+    for (int64_t width = 8; width > 0; width /= 2) {
+      lanes = lanes.narrow(-1, 0, width) + lanes.narrow(-1, width, width);
+    }
+    return lanes;
+  }
+
+  static at::Tensor expected_softmax(const at::Tensor& t) {
+    const at::Tensor u = t - t.amax(-1, true);
+    const at::Tensor x = at::clamp(u, -87.0f);
+    const at::Tensor k = at::round(x * 1.44269504088896341f);
+    const at::Tensor high = k * 0.693359375f;
+    const at::Tensor low = k * -2.12194440e-4f;
+    const at::Tensor r = (x - high) - low;
+    at::Tensor p = at::full_like(r, 1.9875691500e-4f);
+    for (const float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f,
+                          5.0000001201e-1f}) {
+      const at::Tensor product = p * r;
+      p = product + c;
+    }
+    const at::Tensor square = r * r;
+    const at::Tensor bent = p * square;
+    const at::Tensor power = at::exp2(k.to(at::kDouble)).to(at::kFloat);
+    const at::Tensor e = at::where(u < -87.0f, at::zeros_like(u), ((bent + r) + 1.0f) * power);
+    const at::Tensor sum = lane_sum(e);
+    return e * (at::ones_like(sum) / sum);
+  }
+
   // What moves codes.
   Tensor keep(Node node, const Tensor& x, const at::Tensor& expected) {
     node.inputs = {x.value};

@@ -96,6 +96,59 @@ TEST(OperatorsTest, GroupedConv2d) {
   });
 }
 
+TEST(OperatorsTest, MatMul) {
+  check_networks(120, [](Network& network) {
+    auto& random = network.random;
+    const int64_t batches = random.integer(1, 4);
+    const int64_t k = random_channels(network);
+    const auto a = network.input({batches, random_channels(network), k});
+    return network.matmul(a, network.symmetric_input({batches, random_channels(network), k}));
+  });
+}
+
+TEST(OperatorsTest, ScoresWithAndWithoutSoftmax) {
+  check_networks(200, [](Network& network) {
+    auto& random = network.random;
+    const int64_t parts = random.integer(1, 3);
+    const int64_t heads = random.integer(1, 3);
+    const int64_t rows = random.integer(1, 12);
+    const int64_t columns = random_channels(network);
+    const auto x = random.chance(0.3) ? network.input({parts * heads, rows, columns})
+                                      : network.float_scores(parts * heads, rows, columns);
+    const int64_t mask_rows = random.chance(0.5) ? 1 : rows;
+    const Sizes masks[] = {{},
+                           {columns},
+                           {mask_rows, columns},
+                           {1, mask_rows, columns},
+                           {parts * heads, mask_rows, columns},
+                           {parts, 1, mask_rows, columns}};
+    return network.scores(x, random.chance(0.6), masks[random.integer(0, 5)]);
+  });
+}
+
+TEST(OperatorsTest, SoftmaxOfAnyNumberOfDimensions) {
+  for (const Sizes& sizes : {Sizes{7}, Sizes{5, 33}, Sizes{2, 3, 2, 2, 17}}) {
+    check_networks(10, [&](Network& n) { return n.scores(n.input(sizes), true, {}); });
+  }
+}
+
+TEST(OperatorsTest, LayerNorm) {
+  check_networks(120, [](Network& network) {
+    auto& random = network.random;
+    const int64_t n = random_channels(network) * (random.chance(0.1) ? 10 : 1);
+    switch (random.integer(0, 3)) {
+      case 0:
+        return network.layer_norm(network.input({n}));
+      case 1:
+        return network.layer_norm(network.input({random.integer(1, 40), n}));
+      case 2:
+        return network.layer_norm(network.float_scores(2, random.integer(1, 9), n));
+      default:
+        return network.layer_norm(network.input(random_image(network, n, 1, 1)));
+    }
+  });
+}
+
 TEST(OperatorsTest, ConvTranspose2d) {
   check_networks(150, [](Network& network) {
     auto& random = network.random;

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "qatx/convert/rules/attention.h"
 #include "qatx/convert/rules/rules.h"
 #include "qatx/convert/rules/sizes.h"
 #include "qatx/engine/moves.h"
@@ -84,9 +85,15 @@ std::string lower_add(Lowering& lowering, jit::Node* node) {
   jit::Value* b = node->input(1);
   const auto alpha = lowering.constant(node->input(2));
   if (!alpha || !alpha->isScalar() || alpha->toScalar().toDouble() != 1.0) return "alpha is not 1";
-  if (lowering.constant(a) || lowering.constant(b)) return lower_table(lowering, node);
+  if (lowering.constant(a) || lowering.constant(b)) {
+    // Tables take what is a mask of one row, too, but for codes.
+    if (lower_score_mask(lowering, node).empty()) return "";
+    return lower_table(lowering, node);
+  }
   if (lowering.codes(b) && !lowering.codes(a)) std::swap(a, b);
-  if (!lowering.codes(a)) return "no input is fake-quantized";
+  if (!lowering.codes(a)) {
+    return lower_score_mask(lowering, node).empty() ? "" : "no input is fake-quantized";
+  }
   engine::Node add{.op = "add"};
   if (lowering.codes(b)) {
     add.inputs = {lowering.use_codes(a), lowering.use_codes(b)};
@@ -106,10 +113,33 @@ std::string lower_add(Lowering& lowering, jit::Node* node) {
   return "";
 }
 
-std::string lower_mul(Lowering& lowering, jit::Node* node) {
+// Adds the negative of what the codes of b stand for.
+std::string lower_sub(Lowering& lowering, jit::Node* node) {
+  if (node->inputs().size() != 3) return "is no difference of tensors";
   jit::Value* a = node->input(0);
   jit::Value* b = node->input(1);
   if (lowering.constant(a) || lowering.constant(b)) return lower_table(lowering, node);
+  const auto alpha = lowering.constant(node->input(2));
+  if (!alpha || !alpha->isScalar() || alpha->toScalar().toDouble() != 1.0) return "alpha is not 1";
+  if (!lowering.codes(a) || !lowering.codes(b)) return "an input is not fake-quantized";
+  engine::Node sub{.op = "sub"};
+  sub.inputs = {lowering.use_codes(a), lowering.use_codes(b)};
+  lowering.add_node(std::move(sub), node->output(), std::nullopt);
+  return "";
+}
+
+std::string lower_div(Lowering& lowering, jit::Node* node) {
+  if (lower_score_scale(lowering, node, /*divide=*/true).empty()) return "";
+  return lower_table(lowering, node);
+}
+
+std::string lower_mul(Lowering& lowering, jit::Node* node) {
+  jit::Value* a = node->input(0);
+  jit::Value* b = node->input(1);
+  if (lowering.constant(a) || lowering.constant(b)) {
+    if (lower_score_scale(lowering, node, /*divide=*/false).empty()) return "";
+    return lower_table(lowering, node);
+  }
   if (!lowering.codes(a) || !lowering.codes(b)) return "an input is not fake-quantized";
   engine::Node mul{.op = "mul"};
   mul.inputs = {lowering.use_codes(a), lowering.use_codes(b)};

@@ -26,6 +26,30 @@ engine::Node slice(int64_t dim, int64_t start, int64_t end, int64_t step = 1) {
   return {.op = "slice", .ints = {{"range", {dim, start, end, step}}}};
 }
 
+// One index of a dimension, which is then gone.
+void add_select(Lowering& lowering, jit::Value* input, int64_t dim, int64_t index,
+                jit::Value* output) {
+  engine::Node one = slice(dim, index, index == -1 ? kEnd : index + 1);
+  one.inputs = {lowering.use_codes(input)};
+  std::vector<int64_t> kept;
+  for (int64_t d = 0; d < static_cast<int64_t>(lowering.sizes(input)->size()); ++d) {
+    if (d != dim) kept.push_back(-2 - d);
+  }
+  engine::Node move{.op = "move"};
+  engine::add_move(move.ints["steps"], engine::MoveKind::reshape, kept);
+  move.inputs = {add_inner(lowering, std::move(one), lowering.codes(input))};
+  lowering.add_node(std::move(move), output, lowering.codes(input));
+}
+
+// Whether a list of parts is only taken apart, which is where the parts are made.
+bool is_only_unpacked(const jit::Node* node) {
+  const auto& uses = node->output()->uses();
+  return std::all_of(uses.begin(), uses.end(),
+                     [](const jit::Use& use) { return use.user->kind() == c10::prim::ListUnpack; });
+}
+
+const char* const kListIsUsed = "its list is not only taken apart";
+
 bool is_none(Lowering& lowering, const jit::Value* value) {
   const auto constant = lowering.constant(value);
   return constant && constant->isNone();
@@ -82,37 +106,38 @@ std::string lower_select(Lowering& lowering, jit::Node* node) {
   const auto dim = dimension(lowering, node->input(1), input);
   const auto index = fixed_number(lowering, node->input(2));
   if (!dim || !index) return kNotConstant;
-  engine::Node one = slice(*dim, *index, *index == -1 ? kEnd : *index + 1);
-  one.inputs = {lowering.use_codes(input)};
-  std::vector<int64_t> kept;
-  for (int64_t d = 0; d < static_cast<int64_t>(lowering.sizes(input)->size()); ++d) {
-    if (d != *dim) kept.push_back(-2 - d);
-  }
-  engine::Node move{.op = "move"};
-  engine::add_move(move.ints["steps"], engine::MoveKind::reshape, kept);
-  move.inputs = {add_inner(lowering, std::move(one), lowering.codes(input))};
-  lowering.add_node(std::move(move), node->output(), lowering.codes(input));
+  add_select(lowering, input, *dim, *index, node->output());
   return "";
 }
 
-// chunk, split: the parts are made where the list is taken apart.
 std::string lower_split(Lowering& lowering, jit::Node* node) {
   if (!lowering.codes(node->input(0))) return kNoCodes;
   if (!dimension(lowering, node->input(2), node->input(0)) ||
       !part_sizes(lowering, node->input(1))) {
     return kNotConstant;
   }
-  const auto& uses = node->output()->uses();
-  const bool unpacked = std::all_of(uses.begin(), uses.end(), [](const jit::Use& use) {
-    return use.user->kind() == c10::prim::ListUnpack;
-  });
-  return unpacked ? "" : "its list is not only taken apart";
+  return is_only_unpacked(node) ? "" : kListIsUsed;
+}
+
+std::string lower_unbind(Lowering& lowering, jit::Node* node) {
+  if (!lowering.codes(node->input(0))) return kNoCodes;
+  if (!dimension(lowering, node->input(1), node->input(0))) return kNotConstant;
+  return is_only_unpacked(node) ? "" : kListIsUsed;
 }
 
 std::string lower_list_unpack(Lowering& lowering, jit::Node* node) {
   const jit::Node* list = node->input(0)->node();
   const std::string_view kind = list->kind().toQualString();
   const bool chunks = kind == "aten::chunk";
+  if (kind == "aten::unbind") {
+    if (!lowering.island_of(list)) return kNoCodes;
+    jit::Value* input = const_cast<jit::Node*>(list)->input(0);
+    const auto dim = dimension(lowering, list->input(1), input).value();
+    for (size_t i = 0; i < node->outputs().size(); ++i) {
+      add_select(lowering, input, dim, static_cast<int64_t>(i), node->output(i));
+    }
+    return "";
+  }
   if (!chunks && kind != "aten::split" && kind != "aten::split_with_sizes") {
     return "has no integer form";
   }

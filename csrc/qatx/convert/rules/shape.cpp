@@ -29,7 +29,7 @@ std::string add_permutation(Lowering& lowering, jit::Node* node, const std::vect
 }  // namespace
 
 std::string lower_flatten(Lowering& lowering, jit::Node* node) {
-  if (!lowering.codes(node->input(0))) return kNoCodes;
+  if (!can_move(lowering, node->input(0))) return kNoCodes;
   const auto first = dimension(lowering, node->input(1), node->input(0));
   const auto last = dimension(lowering, node->input(2), node->input(0));
   if (!first || !last) return kUnknown;
@@ -39,7 +39,7 @@ std::string lower_flatten(Lowering& lowering, jit::Node* node) {
 
 std::string lower_reshape(Lowering& lowering, jit::Node* node) {
   const jit::Value* input = node->input(0);
-  if (!lowering.codes(input)) return kNoCodes;
+  if (!can_move(lowering, input)) return kNoCodes;
   std::vector<int64_t> sizes;
   if (const auto constant = lowering.ints(node->input(1))) {
     sizes = *constant;
@@ -67,9 +67,22 @@ std::string lower_reshape(Lowering& lowering, jit::Node* node) {
   return add_moves(lowering, node->input(0), node->output(), one_step(MoveKind::reshape, sizes));
 }
 
+std::string lower_unflatten(Lowering& lowering, jit::Node* node) {
+  jit::Value* input = node->input(0);
+  if (!can_move(lowering, input)) return kNoCodes;
+  const auto* sizes = lowering.sizes(input);
+  const auto dim = dimension(lowering, node->input(1), input);
+  const auto parts = lowering.ints(node->input(2));
+  if (!sizes || !dim || !parts) return kUnknown;
+  std::vector<int64_t> all = kept_sizes(sizes->size());
+  all.erase(all.begin() + *dim);
+  all.insert(all.begin() + *dim, parts->begin(), parts->end());
+  return add_moves(lowering, input, node->output(), one_step(MoveKind::reshape, all));
+}
+
 std::string lower_permute(Lowering& lowering, jit::Node* node) {
   jit::Value* input = node->input(0);
-  if (!lowering.codes(input)) return kNoCodes;
+  if (!can_move(lowering, input)) return kNoCodes;
   const auto* sizes = lowering.sizes(input);
   auto dims = lowering.ints(node->input(1));
   if (!sizes || !dims || dims->size() != sizes->size()) return kUnknown;
@@ -79,7 +92,7 @@ std::string lower_permute(Lowering& lowering, jit::Node* node) {
 
 std::string lower_transpose(Lowering& lowering, jit::Node* node) {
   jit::Value* input = node->input(0);
-  if (!lowering.codes(input)) return kNoCodes;
+  if (!can_move(lowering, input)) return kNoCodes;
   const auto* sizes = lowering.sizes(input);
   if (!sizes) return kUnknown;
   std::vector<int64_t> dims(sizes->size());
@@ -97,7 +110,7 @@ std::string lower_transpose(Lowering& lowering, jit::Node* node) {
 
 std::string lower_squeeze(Lowering& lowering, jit::Node* node) {
   jit::Value* input = node->input(0);
-  if (!lowering.codes(input)) return kNoCodes;
+  if (!can_move(lowering, input)) return kNoCodes;
   const auto* sizes = lowering.sizes(input);
   if (node->inputs().size() == 1) return "what it removes depends on the input";
   const auto dims = lowering.ints(node->input(1));
@@ -116,7 +129,7 @@ std::string lower_squeeze(Lowering& lowering, jit::Node* node) {
 
 std::string lower_unsqueeze(Lowering& lowering, jit::Node* node) {
   jit::Value* input = node->input(0);
-  if (!lowering.codes(input)) return kNoCodes;
+  if (!can_move(lowering, input)) return kNoCodes;
   const auto* sizes = lowering.sizes(input);
   const auto dim = lowering.ints(node->input(1));
   if (!sizes || !dim) return kUnknown;
@@ -128,7 +141,7 @@ std::string lower_unsqueeze(Lowering& lowering, jit::Node* node) {
 
 // Channel c r r + i r + j of pixel (h, w) becomes channel c of pixel (h r + i, w r + j).
 std::string lower_pixel_shuffle(Lowering& lowering, jit::Node* node) {
-  if (!lowering.codes(node->input(0))) return kNoCodes;
+  if (!can_move(lowering, node->input(0))) return kNoCodes;
   const auto* sizes = lowering.sizes(node->input(0));
   const auto factor = fixed_number(lowering, node->input(1));
   if (!sizes || sizes->size() != 4 || !factor) return kUnknown;
@@ -142,7 +155,7 @@ std::string lower_pixel_shuffle(Lowering& lowering, jit::Node* node) {
 }
 
 std::string lower_pixel_unshuffle(Lowering& lowering, jit::Node* node) {
-  if (!lowering.codes(node->input(0))) return kNoCodes;
+  if (!can_move(lowering, node->input(0))) return kNoCodes;
   const auto* sizes = lowering.sizes(node->input(0));
   const auto factor = fixed_number(lowering, node->input(1));
   if (!sizes || sizes->size() != 4 || !factor) return kUnknown;
@@ -155,7 +168,7 @@ std::string lower_pixel_unshuffle(Lowering& lowering, jit::Node* node) {
 }
 
 std::string lower_channel_shuffle(Lowering& lowering, jit::Node* node) {
-  if (!lowering.codes(node->input(0))) return kNoCodes;
+  if (!can_move(lowering, node->input(0))) return kNoCodes;
   const auto* sizes = lowering.sizes(node->input(0));
   const auto groups = fixed_number(lowering, node->input(1));
   if (!sizes || sizes->size() < 3 || !groups) return kUnknown;

@@ -1,5 +1,7 @@
 #include "qatx/convert/rules/sizes.h"
 
+#include <algorithm>
+
 #include "qatx/convert/evaluate.h"
 
 namespace qatx::torchscript {
@@ -124,11 +126,20 @@ int64_t add_inner(Lowering& lowering, engine::Node node, std::optional<kernels::
   return value;
 }
 
+bool can_move(Lowering& lowering, const jit::Value* value) {
+  if (lowering.codes(value)) return true;
+  if (!lowering.own_float(value)) return false;
+  const auto& uses = value->uses()[0].user->output()->uses();
+  return std::none_of(uses.begin(), uses.end(),
+                      [](const jit::Use& use) { return use.user->kind() == c10::prim::Return; });
+}
+
 std::string add_moves(Lowering& lowering, jit::Value* input, jit::Value* output,
                       std::vector<int64_t> steps) {
+  const auto codes = lowering.codes(input);
   engine::Node move{.op = "move", .ints = {{"steps", std::move(steps)}}};
-  move.inputs = {lowering.use_codes(input)};
-  lowering.add_node(std::move(move), output, lowering.codes(input));
+  move.inputs = {codes ? lowering.use_codes(input) : lowering.own_float(input).value()};
+  lowering.add_node(std::move(move), output, codes);
   return "";
 }
 

@@ -27,7 +27,12 @@ std::vector<int64_t> kept_sizes(size_t dimensions);
 // Adds a node whose result no TorchScript node makes, and returns its number.
 int64_t add_inner(Lowering& lowering, engine::Node node, std::optional<kernels::QParams> qparams);
 
-// Adds a node that moves the elements of `input`, which has codes, and is what `output` is made of.
+// Whether the elements of a value can be moved in the program: codes, or float32 values that the
+// program makes, nobody else uses, and that are not what the model returns.
+bool can_move(Lowering& lowering, const torch::jit::Value* value);
+
+// Adds a node that moves the elements of `input`, for which can_move() holds, and is what `output`
+// is made of.
 std::string add_moves(Lowering& lowering, torch::jit::Value* input, torch::jit::Value* output,
                       std::vector<int64_t> steps);
 

@@ -74,9 +74,11 @@ std::vector<Loop> make_loops(std::span<const Shape> inputs, const Shape& out) {
 // Inputs: two codes tensors whose shapes broadcast. Attribute clamp.
 class Binary final : public Operator {
  public:
-  Binary(const NodeReader& node, Kernel kernel)
+  // `negative`: the second operand counts as its negative.
+  Binary(const NodeReader& node, Kernel kernel, bool negative = false)
       : name_(node.name()), kernel_(kernel), qparams_{node.input(0), node.input(1)}, output_(node) {
     node.check_input_count(2, 2);
+    if (negative) qparams_[1].scale = -qparams_[1].scale;
   }
 
   Shape output_shape(std::span<const Shape> inputs) const override {
@@ -159,6 +161,11 @@ std::unique_ptr<Step> Binary::plan(std::span<const Shape> inputs) const {
 
 std::unique_ptr<Operator> make_add(const NodeReader& node) {
   return std::make_unique<Binary>(node, kernels::active().elementwise.add);
+}
+
+// a + -b is a - b, bit for bit.
+std::unique_ptr<Operator> make_sub(const NodeReader& node) {
+  return std::make_unique<Binary>(node, kernels::active().elementwise.add, /*negative=*/true);
 }
 
 std::unique_ptr<Operator> make_mul(const NodeReader& node) {

@@ -12,9 +12,6 @@
 namespace qatx::engine {
 namespace {
 
-// 65,536 products of 255 * 128 still fit an int32.
-constexpr int64_t kMostProducts = 65536;
-
 size_t round_up(int64_t n, int64_t block) {
   return static_cast<size_t>((n + block - 1) / block * block);
 }

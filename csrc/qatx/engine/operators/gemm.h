@@ -11,6 +11,9 @@
 
 namespace qatx::engine {
 
+// 65,536 products of 255 * 128 still fit an int32.
+inline constexpr int64_t kMostProducts = 65536;
+
 // Weights of a convolution or linear layer as a node holds them, checked.
 struct LayerWeights {
   at::Tensor weight;        // int8, [n][taps][k]

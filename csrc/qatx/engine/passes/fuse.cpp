@@ -14,8 +14,9 @@ const Node* producer(const Graph& graph, int64_t value) {
 }
 
 constexpr std::string_view kWithEpilogue[] = {
-    "add",    "avg_pool2d", "cat", "conv2d", "conv_transpose2d",
-    "linear", "mean",       "mul", "table",  "upsample_bilinear"};
+    "add",        "affine", "avg_pool2d",       "cat",  "conv2d", "conv_transpose2d",
+    "layer_norm", "linear", "matmul",           "mean", "mul",    "softmax",
+    "sub",        "table",  "upsample_bilinear"};
 
 bool has_epilogue(const Node& node) {
   return std::find(std::begin(kWithEpilogue), std::end(kWithEpilogue), node.op) !=

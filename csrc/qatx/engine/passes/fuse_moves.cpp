@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "qatx/engine/moves.h"
 #include "qatx/engine/passes/passes.h"
 
 namespace qatx::engine {
@@ -19,6 +20,73 @@ std::vector<Node>::iterator move_before(Graph& graph, const Node& node) {
   });
 }
 
+using Step = std::vector<int64_t>;  // kind, number of arguments, arguments
+
+std::vector<Step> to_list(const std::vector<int64_t>& steps) {
+  std::vector<Step> list;
+  for (auto step = steps.begin(); step != steps.end();) {
+    const auto end = step + 2 + step[1];
+    list.emplace_back(step, end);
+    step = end;
+  }
+  return list;
+}
+
+bool is(const Step& step, MoveKind kind) { return step[0] == static_cast<int64_t>(kind); }
+
+// One permutation in place of two; empty where they undo each other.
+Step compose(const Step& first, const Step& second) {
+  Step both = second;
+  bool moves = false;
+  for (size_t i = 2; i < both.size(); ++i) {
+    both[i] = first[static_cast<size_t>(second[i]) + 2];
+    moves |= both[i] != static_cast<int64_t>(i) - 2;
+  }
+  return moves ? both : Step{};
+}
+
+// Leaves out what steps that follow each other undo.
+std::vector<int64_t> simplify(const std::vector<int64_t>& steps) {
+  std::vector<Step> kept;
+  for (const Step& step : to_list(steps)) {
+    Step* last = kept.empty() ? nullptr : &kept.back();
+    if (last && is(step, MoveKind::permute) && is(*last, MoveKind::permute) &&
+        last->size() == step.size()) {
+      *last = compose(*last, step);
+      if (last->empty()) kept.pop_back();
+    } else if (last && is(step, MoveKind::merge) && is(*last, MoveKind::split) &&
+               step[2] == (*last)[2] && step[3] == step[2] + 1) {
+      kept.pop_back();
+    } else {
+      kept.push_back(step);
+    }
+  }
+  std::vector<int64_t> all;
+  for (const Step& step : kept) all.insert(all.end(), step.begin(), step.end());
+  return all;
+}
+
+// Takes a move out that has no steps left, where its input can stand for its output.
+void drop_idle_moves(Graph& graph) {
+  const auto is_kept = [&](const Node& node) {
+    return std::count(graph.inputs.begin(), graph.inputs.end(), node.inputs[0]) > 0 ||
+           std::count(graph.outputs.begin(), graph.outputs.end(), node.output) > 0;
+  };
+  for (size_t n = 0; n < graph.nodes.size();) {
+    const Node& node = graph.nodes[n];
+    if (node.op != "move" || !node.ints.at("steps").empty() || is_kept(node)) {
+      ++n;
+      continue;
+    }
+    const int64_t from = node.output;
+    const int64_t to = node.inputs[0];
+    Value& value = graph.values[static_cast<size_t>(to)];
+    if (value.name.empty()) value.name = graph.values[static_cast<size_t>(from)].name;
+    for (Node& user : graph.nodes) std::replace(user.inputs.begin(), user.inputs.end(), from, to);
+    graph.nodes.erase(graph.nodes.begin() + static_cast<std::ptrdiff_t>(n));
+  }
+}
+
 }  // namespace
 
 void fuse_moves(Graph& graph) {
@@ -36,6 +104,10 @@ void fuse_moves(Graph& graph) {
     graph.nodes.erase(before);
     --n;  // nodes behind the one that is gone have moved up; this one may follow another move
   }
+  for (Node& node : graph.nodes) {
+    if (node.op == "move") node.ints["steps"] = simplify(node.ints["steps"]);
+  }
+  drop_idle_moves(graph);
 }
 
 }  // namespace qatx::engine

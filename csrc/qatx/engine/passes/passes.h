@@ -15,12 +15,16 @@ void fuse(Graph& graph);
 // merged into what makes them. Call before fuse().
 void sink_moves(Graph& graph);
 
+// Lets softmax scale and mask its input itself ("affine" before it). Call before fuse().
+void fuse_scores(Graph& graph);
+
 // Whether the node that makes this float32 value can still take a clamp, or a residual. The
 // lowering rules ask before they add a node that fuse() must be able to merge.
 bool can_fuse_clamp(const Graph& graph, int64_t value);
 bool can_fuse_residual(const Graph& graph, int64_t value);
 
-// Makes one node of moves that follow each other, so that their elements are copied once.
+// Makes one node of moves that follow each other, so that their elements are copied once, and none
+// of those that undo each other.
 void fuse_moves(Graph& graph);
 
 // Removes nodes whose values nobody needs.

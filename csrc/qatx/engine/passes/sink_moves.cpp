@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "qatx/engine/moves.h"
 #include "qatx/engine/passes/passes.h"
 
 namespace qatx::engine {
@@ -15,6 +16,15 @@ int64_t count_uses(const Graph& graph, int64_t value) {
     uses += std::count(node.inputs.begin(), node.inputs.end(), value);
   }
   return uses;
+}
+
+// Whether a move changes sizes only.
+bool keeps_order(const Node& move) {
+  const std::vector<int64_t>& steps = move.ints.at("steps");
+  for (size_t i = 0; i < steps.size(); i += 2 + static_cast<size_t>(steps[i + 1])) {
+    if (steps[i] == static_cast<int64_t>(MoveKind::permute)) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -38,6 +48,10 @@ void sink_moves(Graph& graph) {
     const auto qparams = graph.values[static_cast<size_t>(result)].qparams;
     consumer.inputs[0] = move->inputs[0];
     consumer.output = graph.add_value(qparams);
+    if (keeps_order(*move)) {  // the same elements one after the other, under the same name
+      std::swap(graph.values[static_cast<size_t>(consumer.output)].name,
+                graph.values[static_cast<size_t>(result)].name);
+    }
     move->inputs[0] = consumer.output;
     move->output = result;
     // The move goes behind the consumer. What stood between the two does not depend on either.

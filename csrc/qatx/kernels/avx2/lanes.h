@@ -49,6 +49,12 @@ inline Lanes floor(Lanes x) {
   constexpr int down = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
   return {_mm256_round_ps(x.a, down), _mm256_round_ps(x.b, down)};
 }
+// 2^k of whole numbers k in [-126, 127].
+inline __m256 power_of_two(__m256 k) {
+  const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(k), _mm256_set1_epi32(127));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+}
+inline Lanes power_of_two(Lanes k) { return {power_of_two(k.a), power_of_two(k.b)}; }
 inline Lanes negative(Lanes x) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
   return {_mm256_xor_ps(x.a, sign), _mm256_xor_ps(x.b, sign)};

@@ -1,0 +1,192 @@
+#include "qatx/convert/rules/attention.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "qatx/convert/rules/arguments.h"
+#include "qatx/convert/rules/rules.h"
+#include "qatx/convert/rules/sizes.h"
+#include "qatx/engine/moves.h"
+
+namespace qatx::torchscript {
+namespace {
+
+namespace jit = torch::jit;
+
+using engine::MoveKind;
+
+// A float32 value of three dimensions as the engine has it, and the steps that make of it what the
+// model has: scores of several heads have four.
+struct Scores {
+  int64_t value;
+  std::vector<int64_t> steps;
+};
+
+const engine::Node* producer(const engine::Graph& graph, int64_t value) {
+  const auto found = std::find_if(graph.nodes.begin(), graph.nodes.end(),
+                                  [&](const engine::Node& node) { return node.output == value; });
+  return found == graph.nodes.end() ? nullptr : &*found;
+}
+
+// Of a value that a product of two tensors has made, and that is used only here.
+std::optional<Scores> find_scores(Lowering& lowering, const jit::Value* value) {
+  const auto own = lowering.own_float(value);
+  const engine::Node* node = own ? producer(lowering.graph(), *own) : nullptr;
+  if (!node) return std::nullopt;
+  Scores scores{*own, {}};
+  if (node->op == "move") {
+    scores = {node->inputs[0], node->ints.at("steps")};
+    node = producer(lowering.graph(), scores.value);
+  }
+  if (!node || (node->op != "matmul" && node->op != "affine")) return std::nullopt;
+  return scores;
+}
+
+std::vector<int64_t> one_step(MoveKind kind, const std::vector<int64_t>& arguments) {
+  std::vector<int64_t> steps;
+  engine::add_move(steps, kind, arguments);
+  return steps;
+}
+
+// Adds a node that makes float32, and what takes its result to where the model has it.
+void add_moved(Lowering& lowering, engine::Node node, const std::vector<int64_t>& steps,
+               jit::Value* output) {
+  if (steps.empty()) {
+    lowering.add_node(std::move(node), output, std::nullopt);
+    return;
+  }
+  node.name = output->node()->scopeName();
+  engine::Node move{.op = "move", .ints = {{"steps", steps}}};
+  move.inputs = {add_inner(lowering, std::move(node), std::nullopt)};
+  lowering.add_node(std::move(move), output, std::nullopt);
+}
+
+// Codes moved by these steps.
+int64_t moved_codes(Lowering& lowering, jit::Value* value, std::vector<int64_t> steps) {
+  const int64_t codes = lowering.use_codes(value);
+  if (steps.empty()) return codes;
+  engine::Node move{.op = "move", .inputs = {codes}, .ints = {{"steps", std::move(steps)}}};
+  return add_inner(lowering, std::move(move), lowering.codes(value));
+}
+
+bool fits_8_signed_bits(const kernels::QParams& q) {
+  return q.quant_min - q.zero_point >= -128 && q.quant_max - q.zero_point <= 127;
+}
+
+}  // namespace
+
+std::string lower_matmul(Lowering& lowering, jit::Node* node) {
+  jit::Value* a = node->input(0);
+  jit::Value* b = node->input(1);
+  if (lowering.constant(a) || lowering.constant(b)) return "one factor is constant";
+  if (!lowering.codes(a) || !lowering.codes(b)) return "an input is not fake-quantized";
+  const auto* sizes_a = lowering.sizes(a);
+  const auto* sizes_b = lowering.sizes(b);
+  if (!sizes_a || !sizes_b) return "its dimensions are not known";
+  const size_t dimensions = sizes_a->size();
+  if (sizes_b->size() != dimensions || (dimensions != 3 && dimensions != 4)) {
+    return "its inputs have not three or four dimensions";
+  }
+  if (!std::equal(sizes_a->begin(), sizes_a->end() - 2, sizes_b->begin())) {
+    return "its inputs are broadcast";
+  }
+  if (!fits_8_signed_bits(*lowering.codes(b))) {
+    return "the second input is not quantized symmetrically";
+  }
+  const bool heads = dimensions == 4;
+  std::vector<int64_t> steps_a;
+  std::vector<int64_t> steps_b = one_step(
+      MoveKind::permute, heads ? std::vector<int64_t>{0, 1, 3, 2} : std::vector<int64_t>{0, 2, 1});
+  if (heads) {
+    engine::add_move(steps_a, MoveKind::merge, {0, 1});
+    engine::add_move(steps_b, MoveKind::merge, {0, 1});
+  }
+  const int64_t count = (*sizes_a)[1];
+  engine::Node matmul{.op = "matmul"};
+  matmul.inputs = {moved_codes(lowering, a, std::move(steps_a)),
+                   moved_codes(lowering, b, std::move(steps_b))};
+  add_moved(lowering, std::move(matmul),
+            heads ? one_step(MoveKind::split, {0, count}) : std::vector<int64_t>{}, node->output());
+  return "";
+}
+
+std::string lower_score_scale(Lowering& lowering, jit::Node* node, bool divide) {
+  const bool first = lowering.constant(node->input(0)).has_value();
+  if (first && divide) return "divides a constant";
+  const auto constant = lowering.constant(node->input(first ? 0 : 1));
+  const auto scores = find_scores(lowering, node->input(first ? 1 : 0));
+  if (!constant || !scores) return "input is not the product of two tensors of codes";
+  double scale = 0;
+  if (constant->isScalar()) {
+    scale = constant->toScalar().toDouble();
+  } else if (constant->isTensor() && constant->toTensor().dim() == 0) {
+    scale = constant->toTensor().item().toDouble();
+  } else {
+    return "a constant has more than one element";
+  }
+  if (!std::isfinite(static_cast<float>(scale)) || (divide && static_cast<float>(scale) == 0.0f)) {
+    return "its constant is not finite";
+  }
+  engine::Node affine{.op = "affine", .inputs = {scores->value}};
+  affine.floats = {{"scale", {scale}}};
+  affine.ints = {{"divide", {divide}}};
+  add_moved(lowering, std::move(affine), scores->steps, node->output());
+  return "";
+}
+
+std::string lower_score_mask(Lowering& lowering, jit::Node* node) {
+  jit::Value* x = node->input(0);
+  jit::Value* mask = node->input(1);
+  auto scores = find_scores(lowering, x);
+  if (!scores) {
+    std::swap(x, mask);
+    scores = find_scores(lowering, x);
+  }
+  if (!scores) return "input is not the product of two tensors of codes";
+  if (lowering.codes(mask) || !lowering.has_dtype(mask, at::kFloat)) {
+    return "the mask is not float32";
+  }
+  const auto* sizes = lowering.sizes(x);
+  const auto* mask_sizes = lowering.sizes(mask);
+  if (!sizes || !mask_sizes || mask_sizes->empty() || mask_sizes->size() > sizes->size() ||
+      mask_sizes->back() != sizes->back()) {
+    return "the mask has not the dimensions of the scores";
+  }
+  const size_t more = mask_sizes->size();
+  if ((more >= 3 && sizes->size() == 4 && (*mask_sizes)[more - 3] != 1)) {
+    return "the mask differs between heads";
+  }
+  engine::Node affine{.op = "affine", .inputs = {scores->value, lowering.use_float(mask)}};
+  add_moved(lowering, std::move(affine), scores->steps, node->output());
+  return "";
+}
+
+std::string lower_softmax(Lowering& lowering, jit::Node* node) {
+  jit::Value* x = node->input(0);
+  const auto* sizes = lowering.sizes(x);
+  const auto dim = dimension(lowering, node->input(1), x);
+  if (!sizes || !dim || *dim != static_cast<int64_t>(sizes->size()) - 1) {
+    return "is not along the last dimension";
+  }
+  const auto dtype = lowering.constant(node->input(2));
+  if (!dtype || !(dtype->isNone() || dtype->toInt() == static_cast<int64_t>(at::kFloat))) {
+    return "its result is not float32";
+  }
+  engine::Node softmax{.op = "softmax"};
+  if (lowering.codes(x)) {
+    const bool heads = sizes->size() == 4;
+    softmax.inputs = {moved_codes(
+        lowering, x, heads ? one_step(MoveKind::merge, {0, 1}) : std::vector<int64_t>{})};
+    add_moved(lowering, std::move(softmax),
+              heads ? one_step(MoveKind::split, {0, (*sizes)[1]}) : std::vector<int64_t>{},
+              node->output());
+    return "";
+  }
+  const auto scores = find_scores(lowering, x);
+  if (!scores) return "input is neither fake-quantized nor the product of two tensors of codes";
+  softmax.inputs = {scores->value};
+  add_moved(lowering, std::move(softmax), scores->steps, node->output());
+  return "";
+}
+
+}  // namespace qatx::torchscript

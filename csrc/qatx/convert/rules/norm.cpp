@@ -1,0 +1,83 @@
+#include <ATen/ops/full.h>
+
+#include <algorithm>
+#include <string_view>
+
+#include "qatx/convert/rules/rules.h"
+#include "qatx/convert/rules/sizes.h"
+#include "qatx/engine/moves.h"
+
+namespace qatx::torchscript {
+namespace {
+
+namespace jit = torch::jit;
+
+using engine::MoveKind;
+
+// Whether all that reads a value is a fake-quantizer.
+bool is_quantized_next(const jit::Value* value) {
+  const auto& uses = value->uses();
+  return !uses.empty() && std::all_of(uses.begin(), uses.end(), [](const jit::Use& use) {
+    return std::string_view(use.user->kind().toQualString()) == "qatx::fake_quantize";
+  });
+}
+
+// One row of parameters, or `size` times what stands for none.
+std::optional<at::Tensor> parameters(Lowering& lowering, const jit::Value* value, int64_t size,
+                                     double none) {
+  const auto constant = lowering.constant(value);
+  if (!constant) return std::nullopt;
+  if (constant->isNone()) return at::full({size}, none, at::kFloat);
+  const at::Tensor given = constant->toTensor();
+  if (!given.defined()) return at::full({size}, none, at::kFloat);
+  if (given.scalar_type() != at::kFloat || given.numel() != size) return std::nullopt;
+  return given.flatten().contiguous().clone();
+}
+
+int64_t move(Lowering& lowering, int64_t value, const std::vector<int64_t>& order,
+             std::optional<kernels::QParams> qparams) {
+  engine::Node move{.op = "move", .inputs = {value}};
+  engine::add_move(move.ints["steps"], MoveKind::permute, order);
+  return add_inner(lowering, std::move(move), qparams);
+}
+
+}  // namespace
+
+// Over the last dimension. Images have it as their channels, which lie last in memory.
+std::string lower_layer_norm(Lowering& lowering, jit::Node* node) {
+  jit::Value* x = node->input(0);
+  const auto* sizes = lowering.sizes(x);
+  const auto normalized = lowering.ints(node->input(1));
+  const auto eps = lowering.constant(node->input(4));
+  if (!sizes || !normalized || normalized->size() != 1 || !eps) {
+    return "is not over the last dimension alone";
+  }
+  const auto weight = parameters(lowering, node->input(2), (*normalized)[0], 1.0);
+  const auto bias = parameters(lowering, node->input(3), (*normalized)[0], 0.0);
+  if (!weight || !bias) return "its parameters are not float32 constants";
+  const auto codes = lowering.codes(x);
+  std::optional<int64_t> value = lowering.own_float(x);
+  if (codes) {
+    value = lowering.use_codes(x);
+  } else if (!value && is_quantized_next(node->output())) {
+    value = lowering.use_float(x);
+  }
+  if (!value) return "neither its input nor its output is quantized";
+  engine::Node norm{.op = "layer_norm"};
+  norm.floats = {{"eps", {eps->toDouble()}}};
+  norm.tensors = {{"weight", *weight}, {"bias", *bias}};
+  if (sizes->size() != 4) {
+    norm.inputs = {*value};
+    lowering.add_node(std::move(norm), node->output(), std::nullopt);
+    return "";
+  }
+  norm.name = node->scopeName();
+  norm.inputs = {move(lowering, *value, {0, 3, 1, 2}, codes)};
+  engine::Node back{.op = "move"};
+  engine::add_move(back.ints["steps"], MoveKind::permute, {0, 2, 3, 1});
+  back.inputs = {add_inner(lowering, std::move(norm), std::nullopt)};
+  lowering.add_node(std::move(back), node->output(), std::nullopt);
+  return "";
+}
+
+}  // namespace qatx::torchscript

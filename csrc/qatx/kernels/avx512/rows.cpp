@@ -1,0 +1,4 @@
+#include "qatx/kernels/avx512/lanes.h"
+
+#define QATX_ISA avx512
+#include "qatx/kernels/rows.inc"
