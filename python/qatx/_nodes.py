@@ -44,8 +44,15 @@ _ARITHMETIC_WITH_NUMBERS: set[object] = {operator.pow}
 for _name in ("add", "div", "mul", "pow", "sub"):
     _ARITHMETIC_WITH_NUMBERS |= {getattr(torch, _name), _name, f"{_name}_"}
 _ARITHMETIC_WITH_NUMBERS |= {operator.add, operator.mul, operator.sub, operator.truediv}
+_TAKE_RELU = {
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose2d, nn.Linear),
+}
 _DROPOUTS = {nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d}
-_MAX_POOLS = {nn.MaxPool1d, nn.MaxPool2d, F.max_pool1d, F.max_pool2d, torch.amax, "amax"}
+_MAX_POOLS = {
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, F.max_pool1d, F.max_pool2d, F.max_pool3d),
+    *(torch.amax, "amax"),
+}
 _MOVES: set[object] = {
     *(nn.ChannelShuffle, nn.Flatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ReflectionPad1d),
     *(nn.ReflectionPad2d, nn.ReplicationPad1d, nn.ReplicationPad2d, nn.UpsamplingNearest2d),
@@ -60,8 +67,9 @@ for _name in (
 _SPLITS = {torch.chunk, torch.split, torch.unbind, "chunk", "split", "unbind"}
 _CATS = {torch.cat, torch.concat, torch.concatenate}
 _AVERAGE_POOLS = {
-    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AvgPool1d, nn.AvgPool2d, F.avg_pool1d),
-    *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.avg_pool2d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AvgPool1d),
+    *(nn.AvgPool2d, nn.AvgPool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d),
+    *(F.adaptive_avg_pool3d, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d),
 }
 _MEANS = {torch.mean, "mean"}
 _SIZES = {"dim", "item", "ndimension", "numel", "size"}
@@ -110,13 +118,7 @@ def relu_of(node: fx.Node) -> Relu:
 
 def takes_relu(node: fx.Node) -> bool:
     """Whether a ReLU behind a node fuses with it."""
-    return _kind(node) in (
-        nn.BatchNorm2d,
-        nn.Conv1d,
-        nn.Conv2d,
-        nn.ConvTranspose2d,
-        nn.Linear,
-    ) or is_add(node)
+    return _kind(node) in _TAKE_RELU or is_add(node)
 
 
 def keeps_values(node: fx.Node) -> bool:

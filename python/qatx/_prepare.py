@@ -32,10 +32,12 @@ from qatx._nodes import (
     relu_of,
     remove,
     replace_by_module,
+    takes_relu,
 )
 from qatx._trace import trace
 from qatx.nn._layer import QuantizedLayer, Relu, WeightedLayer
 from qatx.nn._make import activation_fake_quantize
+from qatx.nn.conv_bn import CONV_BN
 from qatx.nn.fake_quantize import FakeQuantize
 from qatx.qconfig import QConfig
 
@@ -171,7 +173,7 @@ def _put_layers_in(graph: fx.Graph, qconfigs: _QConfigs) -> None:
             # What is behind a layer that is called in two places may differ between them.
             fuse = calls[node.target] == 1
             bn = _absorb_batch_norm(node, calls) if fuse else None
-            relu = fuse and _absorb_relu(node)
+            relu = fuse and takes_relu(node) and _absorb_relu(node)
             try:
                 layer = _quantized(module_of(node), bn, qconfigs.of(str(node.target)), relu)
             except ValueError as error:
@@ -182,7 +184,10 @@ def _put_layers_in(graph: fx.Graph, qconfigs: _QConfigs) -> None:
 _LAYERS = {
     nn.Conv1d: qnn.Conv1d,
     nn.Conv2d: qnn.Conv2d,
+    nn.Conv3d: qnn.Conv3d,
     nn.ConvTranspose2d: qnn.ConvTranspose2d,
+    nn.Embedding: qnn.Embedding,
+    nn.EmbeddingBag: qnn.EmbeddingBag,
     nn.Linear: qnn.Linear,
 }
 
@@ -195,31 +200,36 @@ def _is_quantizable(module: nn.Module | None) -> bool:
         return False
     if isinstance(module, nn.ConvTranspose2d) and module.groups != 1:
         return False
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and not _is_plain(module):
+        return False
     return not (module._forward_pre_hooks or module._forward_hooks)  # they may do anything
 
 
+def _is_plain(table: nn.Embedding | nn.EmbeddingBag) -> bool:
+    return table.max_norm is None and not table.sparse and not table.scale_grad_by_freq
+
+
 def _quantized(
-    module: nn.Module | None, bn: nn.BatchNorm2d | None, qconfig: QConfig, relu: Relu
+    module: nn.Module | None, bn: nn.Module | None, qconfig: QConfig, relu: Relu
 ) -> nn.Module:
     """The layer of `qatx.nn` for a float one, with its output in float."""
     assert module is not None
     if bn is not None:
-        assert isinstance(module, nn.Conv2d)
-        return qnn.ConvBn2d._adopt(module, qconfig, relu, quantize_output=False)._adopt_bn(bn)
+        conv_bn: Any = CONV_BN[type(module), type(bn)]
+        folded: nn.Module = conv_bn._adopt(module, qconfig, relu, quantize_output=False)
+        return folded._adopt_bn(bn)  # type: ignore[operator, no-any-return]
     layer: Any = _LAYERS[type(module)]
     adopted: nn.Module = layer._adopt(module, qconfig, relu, quantize_output=False)
     return adopted
 
 
-def _absorb_batch_norm(node: fx.Node, calls: Counter[object]) -> nn.BatchNorm2d | None:
+def _absorb_batch_norm(node: fx.Node, calls: Counter[object]) -> nn.Module | None:
     """Removes batch normalization behind a node that can be folded, and returns its module."""
-    if type(module_of(node)) is not nn.Conv2d:
-        return None
     user = only_user_of(node)
     bn = None if user is None else module_of(user)
-    if user is None or type(bn) is not nn.BatchNorm2d:
+    if user is None or (type(module_of(node)), type(bn)) not in CONV_BN:
         return None
-    if calls[user.target] > 1 or bn.running_mean is None:
+    if calls[user.target] > 1 or getattr(bn, "running_mean", None) is None:
         return None
     remove(user)
     owner_of(node).delete_submodule(str(user.target))
@@ -340,6 +350,8 @@ def _integer_inputs(node: fx.Node, *, is_read: bool) -> list[fx.Node]:
     if isinstance(layer, qnn.Add):
         fused = _fused_operand(node)
         return [operand for operand in node.all_input_nodes if operand is not fused]
+    if isinstance(layer, (qnn.Embedding, qnn.EmbeddingBag)):
+        return []  # indices
     if isinstance(layer, WeightedLayer) or is_average_pool(node):
         return [input_of(node)]
     if isinstance(layer, qnn.ScaledDotProductAttention):
@@ -382,7 +394,7 @@ def _fused_operand(add: fx.Node) -> fx.Node | None:
 
 def _can_add(node: fx.Node) -> bool:
     layer = module_of(node)
-    if not isinstance(layer, (qnn.Conv1d, qnn.Conv2d, qnn.Linear)):
+    if not isinstance(layer, (qnn.Conv1d, qnn.Conv2d, qnn.Conv3d, qnn.Linear)):
         return False
     return not layer.relu and only_user_of(node) is not None
 

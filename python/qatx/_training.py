@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from qatx.nn import ConvBn2d
+from qatx.nn.conv_bn import _ConvBn
 
 
 def parameter_groups(model: nn.Module, *, weight_decay: float = 0.0) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def freeze_batch_norm(model: nn.Module) -> None:
             too.
     """
     for module in model.modules():
-        if isinstance(module, ConvBn2d):
+        if isinstance(module, _ConvBn):
             module.batch_norm_frozen = True
         elif (
             isinstance(module, nn.modules.batchnorm._BatchNorm)

@@ -86,7 +86,8 @@ def softmax(x: Tensor) -> Tensor:
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Along the last dimension, by the contract's float32 operations."""
     d = x - lane_sum(x) / x.size(-1)
-    factor = 1 / (lane_sum(d * d) / x.size(-1) + eps).sqrt()
+    variance = lane_sum(d * d) / x.size(-1) + eps
+    factor = 1 / variance.double().sqrt().float()  # torch's own of float32 is not rounded correctly
     return (d * factor) * (1.0 if weight is None else weight) + (0.0 if bias is None else bias)
 
 

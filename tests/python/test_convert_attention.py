@@ -131,7 +131,7 @@ def test_causal_and_boolean_masks_are_right():
     class Causal(Encoder):
         def __init__(self) -> None:
             super().__init__(
-                lambda q, k, v, mask: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+                lambda q, k, v, _: F.scaled_dot_product_attention(q, k, v, is_causal=True),
                 pre_norm=True,
             )
 
@@ -175,7 +175,8 @@ def test_attention_is_close_to_that_of_pytorch_and_trains():
 def test_keys_and_values_are_quantized_symmetrically():
     prepared = qatx.prepare(Encoder(fused, pre_norm=False))
     spec = prepared.get_submodule("blocks.0.qkv").output_fake_quantize.spec
-    assert spec.symmetric and spec.signed
+    assert spec.symmetric
+    assert spec.signed
     assert not prepared.get_submodule("embed").output_fake_quantize.spec.symmetric
 
 

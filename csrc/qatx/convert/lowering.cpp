@@ -73,7 +73,8 @@ int64_t Lowering::count_macs(const jit::Node* node) {
     return out && a && !a->empty() ? c10::multiply_integers(*out) * a->back() : 0;
   }
   const bool weighted = kind == "aten::_convolution" || kind == "aten::_convolution_mode" ||
-                        kind == "aten::conv1d" || kind == "aten::conv2d" || kind == "aten::linear";
+                        kind == "aten::conv1d" || kind == "aten::conv2d" ||
+                        kind == "aten::conv3d" || kind == "aten::linear";
   if (!weighted) return 0;
   // A transposed convolution meets each input element once, and its weight has the input channels
   // first.
@@ -202,6 +203,12 @@ int64_t Lowering::use_codes(jit::Value* value) {
       {.op = "quantize", .name = value->debugName(), .inputs = {input}, .output = quantized});
   island.values[value] = quantized;
   return quantized;
+}
+
+int64_t Lowering::use_indices(jit::Value* value) {
+  const int64_t input = use_float(value);
+  islands_[level_].graph.values[static_cast<size_t>(input)].indices = true;
+  return input;
 }
 
 int64_t Lowering::use_float(jit::Value* value) {

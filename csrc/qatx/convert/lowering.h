@@ -63,6 +63,8 @@ class Lowering {
   // Number in the current island of a value for which codes() holds; brings it in where another
   // island made it.
   int64_t use_codes(torch::jit::Value* value);
+  // Number in the current island of an int64 tensor that no island makes.
+  int64_t use_indices(torch::jit::Value* value);
   // Number in the current island of any other value.
   int64_t use_float(torch::jit::Value* value);
   // Adds a node to the current island; `output` is what the current TorchScript node makes.

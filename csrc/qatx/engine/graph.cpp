@@ -9,6 +9,11 @@
 namespace qatx::engine {
 namespace {
 
+// Of values, in a file.
+constexpr int64_t kFloat32 = 0;
+constexpr int64_t kCodes = 1;
+constexpr int64_t kIndices = 2;
+
 template <typename T>
 std::vector<std::tuple<std::string, T>> to_list(const std::map<std::string, T>& map) {
   return {map.begin(), map.end()};
@@ -75,11 +80,17 @@ void check_graph(const Graph& graph) {
   for (const int64_t input : graph.inputs) {
     make(input);
     TORCH_CHECK_VALUE(!graph.values[index(input)].quantized(),
-                      "qatx program: an input must be float32");
+                      "qatx program: an input must be float32, or consist of indices");
   }
   for (const Node& node : graph.nodes) {
-    for (const int64_t input : node.inputs) use(input);
+    for (const int64_t input : node.inputs) {
+      use(input);
+      TORCH_CHECK_VALUE(!graph.values[index(input)].indices || node.op == "embedding",
+                        "qatx program: ", node.op, " '", node.name, "' takes no indices");
+    }
     make(node.output);
+    TORCH_CHECK_VALUE(!graph.values[index(node.output)].indices, "qatx program: ", node.op, " '",
+                      node.name, "' makes no indices");
   }
   for (const int64_t output : graph.outputs) {
     use(output);
@@ -93,6 +104,8 @@ void check_graph(const Graph& graph) {
   }
   for (const Value& value : graph.values) {
     if (value.quantized()) check_qparams(*value.qparams);
+    TORCH_CHECK_VALUE(!value.indices || !value.quantized(),
+                      "qatx program: a value is both codes and indices");
     TORCH_CHECK_VALUE(value.quantized() || value.name.empty(), "qatx program: value \"", value.name,
                       "\" has a name, which only quantized values have");
   }
@@ -103,9 +116,9 @@ GraphState to_state(const Graph& graph) {
   for (const Value& value : graph.values) {
     if (value.quantized()) {
       const auto& q = *value.qparams;
-      values.emplace_back(true, q.scale, q.zero_point, q.quant_min, q.quant_max, value.name);
+      values.emplace_back(kCodes, q.scale, q.zero_point, q.quant_min, q.quant_max, value.name);
     } else {
-      values.emplace_back(false, 0.0, 0, 0, 0, value.name);
+      values.emplace_back(value.indices ? kIndices : kFloat32, 0.0, 0, 0, 0, value.name);
     }
   }
   std::vector<NodeState> nodes;
@@ -122,10 +135,14 @@ Graph from_state(const GraphState& state) {
                     " is not known to this qatx, which reads version ", kFormatVersion,
                     "; a newer qatx may");
   Graph graph;
-  for (const auto& [quantized, scale, zero_point, quant_min, quant_max, name] : values) {
-    graph.add_value(quantized ? std::optional(make_qparams(scale, zero_point, quant_min, quant_max))
-                              : std::nullopt,
+  for (const auto& [type, scale, zero_point, quant_min, quant_max, name] : values) {
+    TORCH_CHECK_VALUE(type == kFloat32 || type == kCodes || type == kIndices,
+                      "qatx program: a value is of the unknown type ", type);
+    graph.add_value(type == kCodes
+                        ? std::optional(make_qparams(scale, zero_point, quant_min, quant_max))
+                        : std::nullopt,
                     name);
+    graph.values.back().indices = type == kIndices;
   }
   graph.inputs = inputs;
   graph.outputs = outputs;

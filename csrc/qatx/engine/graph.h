@@ -14,12 +14,14 @@
 
 namespace qatx::engine {
 
-// A value is a float tensor, or unsigned 8-bit codes with quantization parameters. Sizes are known
-// only when a program runs. Four-dimensional values are N, C, H, W in name and N, H, W, C in
-// memory; all others are row-major.
+// A value is a float tensor, or unsigned 8-bit codes with quantization parameters; an input may
+// also consist of indices (int64). Sizes are known only when a program runs. Four-dimensional
+// values are N, C, H, W in name and N, H, W, C in memory, five-dimensional ones N, C, D, H, W and
+// N, D, H, W, C; all others are row-major.
 struct Value {
-  std::optional<kernels::QParams> qparams;  // nullopt: float32
+  std::optional<kernels::QParams> qparams;  // nullopt: float32, or indices
   std::string name{};  // of the fake quantizer in the model; "" where none made it
+  bool indices = false;
 
   bool quantized() const { return qparams.has_value(); }
 };
@@ -57,7 +59,8 @@ void check_graph(const Graph& graph);
 
 // What is pickled. Weights are logical (not packed for an instruction set), so a file runs on any
 // machine.
-using ValueState = std::tuple<bool, double, int64_t, int64_t, int64_t, std::string>;
+// The first number: 0 for float32, 1 for codes, 2 for indices.
+using ValueState = std::tuple<int64_t, double, int64_t, int64_t, int64_t, std::string>;
 using NodeState = std::tuple<std::string, std::string, std::vector<int64_t>, int64_t,
                              std::vector<std::tuple<std::string, std::vector<int64_t>>>,
                              std::vector<std::tuple<std::string, std::vector<double>>>,
@@ -65,7 +68,7 @@ using NodeState = std::tuple<std::string, std::string, std::vector<int64_t>, int
 using GraphState = std::tuple<int64_t, std::vector<ValueState>, std::vector<int64_t>,
                               std::vector<int64_t>, std::vector<NodeState>>;
 
-inline constexpr int64_t kFormatVersion = 1;
+inline constexpr int64_t kFormatVersion = 2;
 
 GraphState to_state(const Graph& graph);
 // Throws c10::Error where the version is unknown or check_graph fails.

@@ -11,14 +11,15 @@ namespace qatx::engine {
 
 using Shape = std::vector<int64_t>;
 
-// A tensor while a program runs. `data` holds codes (uint8_t) or float32.
+// A tensor while a program runs. `data` holds codes (uint8_t), float32, or indices (int64_t).
 struct Buffer {
   void* data;
-  // How a four-dimensional float32 tensor lies in memory: NHWC, as all values of a program do, or
-  // NCHW, as an input may.
+  // How images lie in memory: channels last, as all values of a program do, or first, as an input
+  // may.
   bool channels_last = true;
 
   const uint8_t* codes() const { return static_cast<const uint8_t*>(data); }
+  const int64_t* indices() const { return static_cast<const int64_t*>(data); }
   const float* floats() const { return static_cast<const float*>(data); }
 };
 

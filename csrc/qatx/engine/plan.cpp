@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "qatx/engine/operators/layout.h"
 #include "qatx/engine/recording.h"
 #include "qatx/kernels/window.h"
 
@@ -49,9 +50,7 @@ int64_t place(std::vector<Interval> intervals, std::vector<int64_t>& offsets) {
 }
 
 at::Tensor make_output(const Shape& shape) {
-  const auto format =
-      shape.size() == 4 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-  return at::empty(shape, at::TensorOptions(at::kFloat).memory_format(format));
+  return at::empty(shape, at::TensorOptions(at::kFloat).memory_format(memory_format(shape.size())));
 }
 
 }  // namespace
@@ -127,14 +126,13 @@ std::vector<at::Tensor> Plan::run(std::span<const at::Tensor> inputs) const {
   }
   std::vector<at::Tensor> dense;  // keeps inputs alive that had to be copied
   for (size_t i = 0; i < inputs.size(); ++i) {
-    const bool is_image = inputs[i].dim() == 4;
-    const bool channels_last = !is_image || !takes_any_layout_[i] ||
-                               inputs[i].is_contiguous(at::MemoryFormat::ChannelsLast);
-    dense.push_back(inputs[i].contiguous(is_image && channels_last ? at::MemoryFormat::ChannelsLast
-                                                                   : at::MemoryFormat::Contiguous));
+    const auto format = memory_format(static_cast<size_t>(inputs[i].dim()));
+    const bool as_named = format != at::MemoryFormat::Contiguous && takes_any_layout_[i] &&
+                          !inputs[i].is_contiguous(format);
+    dense.push_back(inputs[i].contiguous(as_named ? at::MemoryFormat::Contiguous : format));
     // const_cast: steps only read their inputs.
     buffers[static_cast<size_t>(graph_.inputs[i])] = {
-        const_cast<void*>(dense.back().const_data_ptr()), channels_last};
+        const_cast<void*>(dense.back().const_data_ptr()), !as_named};
   }
   for (size_t i = 0; i < outputs.size(); ++i) {
     buffers[static_cast<size_t>(graph_.outputs[i])] = {outputs[i].mutable_data_ptr()};

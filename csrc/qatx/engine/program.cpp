@@ -41,8 +41,10 @@ std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs) cons
   std::vector<Shape> shapes;
   for (size_t i = 0; i < inputs.size(); ++i) {
     const at::Tensor& input = inputs[i];
-    TORCH_CHECK_TYPE(input.scalar_type() == at::kFloat, "qatx program: input ", i,
-                     " must be float32, got ", c10::toString(input.scalar_type()));
+    const bool indices = graph_.values[static_cast<size_t>(graph_.inputs[i])].indices;
+    TORCH_CHECK_TYPE(input.scalar_type() == (indices ? at::kLong : at::kFloat),
+                     "qatx program: input ", i, " must be ", indices ? "int64" : "float32",
+                     ", got ", c10::toString(input.scalar_type()));
     TORCH_CHECK_VALUE(input.device().is_cpu() && input.layout() == at::kStrided,
                       "qatx program: input ", i, " must be a dense tensor on the CPU, got ",
                       input.device());

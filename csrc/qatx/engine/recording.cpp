@@ -2,6 +2,8 @@
 
 #include <ATen/ops/empty.h>
 
+#include "qatx/engine/operators/layout.h"
+
 namespace qatx::engine {
 namespace {
 
@@ -15,10 +17,7 @@ Recording* Recording::active() { return current; }
 
 void Recording::add(const std::string& name, const kernels::QParams& qparams, at::IntArrayRef sizes,
                     const uint8_t* codes) {
-  // Images lie in memory channels last.
-  const auto format =
-      sizes.size() == 4 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-  at::Tensor value = at::empty(sizes, at::kFloat, format);
+  at::Tensor value = at::empty(sizes, at::kFloat, memory_format(sizes.size()));
   auto* out = value.mutable_data_ptr<float>();
   for (int64_t i = 0; i < value.numel(); ++i) {
     out[i] = static_cast<float>(codes[i] - qparams.zero_point) * qparams.scale;

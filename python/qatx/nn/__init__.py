@@ -2,7 +2,9 @@
 
 from qatx.nn.add import Add
 from qatx.nn.attention import ScaledDotProductAttention
-from qatx.nn.conv import Conv1d, Conv2d, ConvBn2d, ConvTranspose2d
+from qatx.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose2d
+from qatx.nn.conv_bn import ConvBn1d, ConvBn2d, ConvBn3d, ConvTransposeBn2d
+from qatx.nn.embedding import Embedding, EmbeddingBag
 from qatx.nn.fake_quantize import FakeQuantize
 from qatx.nn.linear import Linear
 from qatx.nn.quantizers import PACT, DoReFa, MovingAverage
@@ -12,9 +14,15 @@ __all__ = [
     "Add",
     "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvBn1d",
     "ConvBn2d",
+    "ConvBn3d",
     "ConvTranspose2d",
+    "ConvTransposeBn2d",
     "DoReFa",
+    "Embedding",
+    "EmbeddingBag",
     "FakeQuantize",
     "Linear",
     "MovingAverage",

@@ -65,13 +65,14 @@ class WeightedLayer(QuantizedLayer):
     def _init_weight(self, qconfig: QConfig, shape: Sequence[int], device: Device) -> None:
         self.weight_fake_quantize = weight_fake_quantize(qconfig, shape, device)
 
-    def _take_over(self, source: nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> Self:
+    def _take_over(self, source: nn.Module) -> Self:
         """Gives a layer made on the meta device the parameters, device and mode of `source`."""
-        if source.weight.dtype != torch.float32:
+        weight = source.get_parameter("weight")
+        if weight.dtype != torch.float32:
             raise ValueError(
-                f"{type(self).__name__}: the weight must be float32, got {source.weight.dtype}"
+                f"{type(self).__name__}: the weight must be float32, got {weight.dtype}"
             )
-        self.to_empty(device=source.weight.device)
+        self.to_empty(device=weight.device)
         for module in self.modules():
             if isinstance(module, FakeQuantize):
                 module.reset_parameters()

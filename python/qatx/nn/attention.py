@@ -77,10 +77,10 @@ class ScaledDotProductAttention(nn.Module):
 
 
 def _default_scale(query: Tensor) -> float:
-    if not torch.jit.is_tracing():
+    if not torch.jit._trace.is_tracing():
         return 1 / math.sqrt(query.size(-1))
     with warnings.catch_warnings():  # that the trace takes it for a constant, which it is
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit._trace.TracerWarning)
         return 1 / math.sqrt(float(query.size(-1)))
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 from typing import Any, TypeAlias
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.common_types import _size_1_t, _size_2_t
+from torch.nn.common_types import _size_1_t, _size_2_t, _size_3_t
 from typing_extensions import Self
 
 from qatx.nn._layer import Device, Relu, WeightedLayer
 from qatx.qconfig import QConfig
 
-_Float: TypeAlias = nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d
+_Float: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d
 _ARGUMENTS = (
     "in_channels",
     "out_channels",
@@ -29,6 +28,8 @@ _ARGUMENTS = (
 class _Conv(WeightedLayer):
     """What all convolutions have in common."""
 
+    weight: Tensor
+    bias: Tensor | None
     _arguments: tuple[str, ...] = _ARGUMENTS
 
     @classmethod
@@ -73,16 +74,23 @@ class _Conv(WeightedLayer):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Returns float32 `[N, Cout, ...]`."""
-        return self._finish(self._convolve(input, self.weight_fake_quantize(self.weight)))
+        weight = self._quantize_weight(self.weight)
+        return self._finish(self._convolve(input, weight, self.bias))
 
     def extra_repr(self) -> str:
         """Torch's, and the ReLU."""
         return f"{super().extra_repr()}, {self._relu_repr()}"
 
-    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Convolves with this weight."""
-        assert isinstance(self, (nn.Conv1d, nn.Conv2d))
-        y: Tensor = self._conv_forward(x, weight, self.bias)
+    _weight_axis = 0  # of the output channels
+
+    def _quantize_weight(self, weight: Tensor) -> Tensor:
+        quantized: Tensor = self.weight_fake_quantize(weight)
+        return quantized
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolves with this weight and bias."""
+        assert isinstance(self, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+        y: Tensor = self._conv_forward(x, weight, bias)
         return y
 
 
@@ -178,40 +186,31 @@ class Conv2d(_Conv, nn.Conv2d):
         self._init_output(qconfig, relu, quantize_output, device)
 
 
-class ConvBn2d(Conv2d):
-    """A convolution with the batch normalization after it folded into its quantized weight.
+class Conv3d(_Conv, nn.Conv3d):
+    """`torch.nn.Conv3d` with a quantized weight, then an optional ReLU, then a quantized output.
 
-    What is quantized is `weight * gamma / sqrt(running_var + eps)`, the weight that is deployed
-    (arXiv 1806.08342, section 3.2.2). In training the result is scaled back and normalized with the
-    statistics of the batch. In evaluation, and in training once `batch_norm_frozen` is set, the
-    layer is one convolution with the folded weight and bias.
+    Takes float32 `[N, Cin, D, H, W]`, whose values should be quantized already: by the layer that
+    made them or by a `FakeQuantize`. Padding is with zeros.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, device: As in
-            `torch.nn.Conv2d`.
-        bias: Whether the convolution has a bias of its own, before the normalization.
-        eps, momentum, affine: As in `torch.nn.BatchNorm2d`.
-        qconfig, relu, quantize_output: As in `Conv2d`.
-
-    Attributes:
-        bn: The `torch.nn.BatchNorm2d`.
-        batch_norm_frozen: Whether training uses the running statistics and leaves them alone.
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device: As
+            in `torch.nn.Conv3d`.
+        qconfig: How to quantize; None for `QConfig()`.
+        relu: False, True or "relu6".
+        quantize_output: Whether the output is quantized.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: _size_2_t,
-        stride: _size_2_t = 1,
-        padding: _size_2_t | str = 0,
-        dilation: _size_2_t = 1,
+        kernel_size: _size_3_t,
+        stride: _size_3_t = 1,
+        padding: _size_3_t | str = 0,
+        dilation: _size_3_t = 1,
         groups: int = 1,
-        bias: bool = False,
+        bias: bool = True,
         *,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
         device: Device = None,
         qconfig: QConfig | None = None,
         relu: Relu = False,
@@ -221,90 +220,16 @@ class ConvBn2d(Conv2d):
             in_channels,
             out_channels,
             kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
             device=device,
-            qconfig=qconfig,
-            relu=relu,
-            quantize_output=quantize_output,
         )
-        self.bn = nn.BatchNorm2d(
-            out_channels, eps=eps, momentum=momentum, affine=affine, device=device
-        )
-        self.batch_norm_frozen = False
-
-    @classmethod
-    def from_float(  # type: ignore[override]
-        cls,
-        conv: nn.Conv2d,
-        bn: nn.BatchNorm2d,
-        *,
-        qconfig: QConfig | None = None,
-        relu: Relu = False,
-        quantize_output: bool = True,
-    ) -> Self:
-        """Makes the quantized twin of a convolution and the batch normalization behind it.
-
-        Raises:
-            ValueError: `conv` pads with something else than zeros or is not float32, or `bn` does
-                not fit or has no running statistics.
-        """
-        conv, bn = copy.deepcopy((conv, bn))
-        return cls._adopt(conv, qconfig, relu, quantize_output)._adopt_bn(bn)
-
-    def _adopt_bn(self, bn: nn.BatchNorm2d) -> Self:
-        if bn.num_features != self.out_channels:
-            raise ValueError(
-                f"{type(self).__name__}: bn must have the {self.out_channels} channels of the "
-                f"convolution, got {bn.num_features}"
-            )
-        if bn.running_mean is None or bn.running_var is None:
-            raise ValueError(
-                f"{type(self).__name__}: bn must have running statistics (track_running_stats=True)"
-            )
-        self.bn = bn
-        return self
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
-        """Returns float32 `[N, Cout, H', W']`."""
-        bn = self.bn
-        assert bn.running_mean is not None
-        assert bn.running_var is not None
-        use_batch_statistics = self.training and not self.batch_norm_frozen
-        factor = torch.rsqrt(bn.running_var + bn.eps)
-        if bn.affine:
-            # The division below takes the factor back out: all of gamma's gradient but noise of
-            # rounding comes from the normalization.
-            factor = factor * (bn.weight.detach() if use_batch_statistics else bn.weight)
-        weight = self.weight_fake_quantize(self.weight * factor[:, None, None, None])
-        if use_batch_statistics:
-            y = self._conv_forward(input, weight, None)
-            # Where gamma is 0, so is the weight, and the channel is beta whatever it is divided by.
-            y = y / torch.where(factor == 0, 1.0, factor)[:, None, None]
-            if self.bias is not None:
-                y = y + self.bias[:, None, None]
-            return self._finish(bn(y))
-        shift = -bn.running_mean if self.bias is None else self.bias - bn.running_mean
-        bias = shift * factor
-        if bn.affine:
-            bias = bias + bn.bias
-        return self._finish(self._conv_forward(input, weight, bias))
-
-    # A tensor, because some formats of state dicts hold nothing else.
-    def get_extra_state(self) -> Tensor:
-        """`batch_norm_frozen`, for `state_dict`."""
-        return torch.tensor(self.batch_norm_frozen)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Takes `batch_norm_frozen` from a state dict."""
-        self.batch_norm_frozen = bool(state)
-
-    def extra_repr(self) -> str:
-        """Torch's, the ReLU, and whether batch normalization is frozen."""
-        return f"{super().extra_repr()}, batch_norm_frozen={self.batch_norm_frozen}"
+        qconfig = qconfig or QConfig()
+        self._init_weight(qconfig, self.weight.shape, device)
+        self._init_output(qconfig, relu, quantize_output, device)
 
 
 class ConvTranspose2d(_Conv, nn.ConvTranspose2d):
@@ -361,19 +286,27 @@ class ConvTranspose2d(_Conv, nn.ConvTranspose2d):
         self._init_weight(qconfig, self.weight.transpose(0, 1).shape, device)
         self._init_output(qconfig, relu, quantize_output, device)
 
-    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # noqa: A002
-        """Returns float32 `[N, Cout, H', W']`."""
-        # The weight's output channels come second; its scales belong to them.
-        weight = self.weight_fake_quantize(self.weight.transpose(0, 1)).transpose(0, 1)
+    _weight_axis = 1
+
+    # Scales belong to output channels, which come second in the weight.
+    def _quantize_weight(self, weight: Tensor) -> Tensor:
+        quantized: Tensor = self.weight_fake_quantize(weight.transpose(0, 1))
+        return quantized.transpose(0, 1)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         assert not isinstance(self.padding, str)
-        y = F.conv_transpose2d(
-            input,
+        return F.conv_transpose2d(
+            x,
             weight,
-            self.bias,
+            bias,
             self.stride,
             self.padding,
             self.output_padding,
             self.groups,
             self.dilation,
         )
-        return self._finish(y)
+
+    # nn.ConvTranspose2d's has an argument more.
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # noqa: A002
+        """Returns float32 `[N, Cout, H', W']`."""
+        return _Conv.forward(self, input)

@@ -4,26 +4,31 @@
 #include <ATen/ops/_upsample_nearest_exact2d.h>
 #include <ATen/ops/adaptive_avg_pool2d.h>
 #include <ATen/ops/avg_pool2d.h>
+#include <ATen/ops/avg_pool3d.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/chunk.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv2d.h>
+#include <ATen/ops/conv3d.h>
 #include <ATen/ops/conv_transpose2d.h>
 #include <ATen/ops/exp2.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/max_pool2d.h>
+#include <ATen/ops/max_pool3d.h>
 #include <ATen/ops/nan_to_num.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/pad.h>
+#include <ATen/ops/randint.h>
 #include <ATen/ops/round.h>
 #include <ATen/ops/sqrt.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/upsample_nearest2d.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
@@ -109,6 +114,31 @@ class Network {
                        {"groups", {o.groups}}}};
     return layer(std::move(node), x, weight, conv2d_sums(x, o, weight), {1, -1, 1, 1},
                  with_residual);
+  }
+
+  struct Conv3dOptions {
+    int64_t out_channels;
+    Sizes kernel;
+    Sizes stride = {1, 1, 1};
+    Sizes dilation = {1, 1, 1};
+    Sizes padding = {0, 0, 0, 0, 0, 0};  // front, top, left, back, bottom, right
+    int64_t groups = 1;
+  };
+
+  Tensor conv3d(const Tensor& x, const Conv3dOptions& o, bool with_residual) {
+    const at::Tensor weight = random_weight(
+        {o.out_channels, x.expected.size(1) / o.groups, o.kernel[0], o.kernel[1], o.kernel[2]});
+    const Sizes& p = o.padding;
+    const at::Tensor padded = at::constant_pad_nd(x.steps(), {p[2], p[5], p[1], p[4], p[0], p[3]});
+    const at::Tensor sums = at::conv3d(padded, weight.to(at::kDouble), {}, o.stride,
+                                       at::IntArrayRef({0, 0, 0}), o.dilation, o.groups);
+    Node node{.op = "conv3d",
+              .inputs = {x.value},
+              .ints = {{"stride", o.stride},
+                       {"dilation", o.dilation},
+                       {"padding", o.padding},
+                       {"groups", {o.groups}}}};
+    return layer(std::move(node), x, weight, at::round(sums), {1, -1, 1, 1, 1}, with_residual);
   }
 
   struct ConvTranspose2dOptions {
@@ -204,7 +234,9 @@ class Network {
     const double eps = random.chance(0.5) ? 1e-5 : 1e-12;
     const at::Tensor d = t - lane_sum(t) / static_cast<float>(n);
     const at::Tensor variance = lane_sum(d * d) / static_cast<float>(n) + static_cast<float>(eps);
-    const at::Tensor factor = at::ones_like(variance) / at::sqrt(variance);
+    // PyTorch's own square root of float32 is not rounded correctly.
+    const at::Tensor factor =
+        at::ones_like(variance) / at::sqrt(variance.to(at::kDouble)).to(at::kFloat);
     const at::Tensor normal = d * factor;
     const at::Tensor scaled = normal * weight;
     const at::Tensor y = scaled + bias;
@@ -240,6 +272,101 @@ class Network {
     Node node{.op = "table", .inputs = {x.value}, .tensors = {{"values", values}}};
     const at::Tensor codes = (x.steps() + x.q->zero_point).to(at::kLong);
     return finish(std::move(node), values.index({codes}));
+  }
+
+  // Windows of volumes, all settings by dimension; padding is the same on both sides.
+  Tensor max_pool3d(const Tensor& x, const Sizes& kernel, const Sizes& stride, const Sizes& padding,
+                    const Sizes& dilation, bool ceil_mode) {
+    Sizes both = padding;
+    both.insert(both.end(), padding.begin(), padding.end());
+    Node node{.op = "max_pool3d",
+              .ints = {{"kernel", kernel},
+                       {"stride", stride},
+                       {"dilation", dilation},
+                       {"padding", both},
+                       {"ceil_mode", {ceil_mode}}}};
+    return keep(std::move(node), x,
+                at::max_pool3d(x.expected, kernel, stride, padding, dilation, ceil_mode));
+  }
+
+  Tensor avg_pool3d(const Tensor& x, const Sizes& kernel, const Sizes& stride, const Sizes& padding,
+                    bool ceil_mode, bool count_include_pad) {
+    Sizes both = padding;
+    both.insert(both.end(), padding.begin(), padding.end());
+    Node node{.op = "avg_pool3d",
+              .inputs = {x.value},
+              .ints = {{"kernel", kernel},
+                       {"stride", stride},
+                       {"dilation", {1, 1, 1}},
+                       {"padding", both},
+                       {"ceil_mode", {ceil_mode}},
+                       {"count_include_pad", {count_include_pad}},
+                       {"divisor_override", {0}}}};
+    const auto pool = [&](const at::Tensor& t, std::optional<int64_t> by) {
+      return at::avg_pool3d(t, kernel, stride, padding, ceil_mode, count_include_pad, by);
+    };
+    const at::Tensor ones = at::ones_like(x.steps());
+    const at::Tensor divisors = at::round(pool(ones, 1) / pool(ones, std::nullopt));
+    return average(std::move(node), x, at::round(pool(x.steps(), 1)), divisors);
+  }
+
+  Tensor adaptive_avg_pool3d(const Tensor& x, const Sizes& size) {
+    const at::Tensor steps = x.steps();
+    at::Tensor sums =
+        at::zeros({steps.size(0), steps.size(1), size[0], size[1], size[2]}, at::kDouble);
+    at::Tensor divisors = at::zeros({1, 1, size[0], size[1], size[2]}, at::kDouble);
+    const auto begin = [&](size_t d, int64_t o) {
+      return o * steps.size(static_cast<int64_t>(d) + 2) / size[d];
+    };
+    const auto end = [&](size_t d, int64_t o) {
+      const int64_t n = steps.size(static_cast<int64_t>(d) + 2);
+      return ((o + 1) * n + size[d] - 1) / size[d];
+    };
+    for (int64_t a = 0; a < size[0]; ++a) {
+      for (int64_t b = 0; b < size[1]; ++b) {
+        for (int64_t c = 0; c < size[2]; ++c) {
+          const at::Tensor part = steps.slice(2, begin(0, a), end(0, a))
+                                      .slice(3, begin(1, b), end(1, b))
+                                      .slice(4, begin(2, c), end(2, c));
+          sums.select(2, a).select(2, b).select(2, c).copy_(part.sum(at::IntArrayRef({2, 3, 4})));
+          divisors[0][0][a][b][c] = part.size(2) * part.size(3) * part.size(4);
+        }
+      }
+    }
+    return average({.op = "avg_pool3d", .inputs = {x.value}, .ints = {{"adaptive", size}}}, x, sums,
+                   divisors);
+  }
+
+  // bags: 0 none, 1 sum, 2 mean.
+  Tensor embedding(const Sizes& sizes, int64_t rows, int64_t width, int64_t bags) {
+    const at::Tensor codes = at::randint(256, {rows, width}, at::kLong);
+    const at::Tensor scale = random_floats(random, {rows}, 0.001f, 0.1f);
+    const at::Tensor table = (codes - 128).to(at::kFloat) * scale.unsqueeze(1);
+    const auto add = [&](const at::Tensor& numbers) {
+      inputs_.push_back(in_some_layout(numbers));
+      const int64_t value = add_input(graph_);
+      graph_.values.back().indices = true;
+      return value;
+    };
+    const at::Tensor indices = at::randint(rows, sizes, at::kLong);
+    Node node{.op = "embedding",
+              .inputs = {add(indices)},
+              .ints = {{"bags", {bags}}},
+              .tensors = {{"weight", codes.to(at::kByte)}, {"weight_scale", scale}}};
+    if (bags == 0) return finish(std::move(node), table.index({indices}));
+    const int64_t count = random.integer(1, 4);
+    at::Tensor offsets = std::get<0>(at::randint(sizes[0] + 1, {count}, at::kLong).sort());
+    node.inputs.push_back(add(offsets));
+    at::Tensor y = at::zeros({count, width}, at::kFloat);
+    for (int64_t bag = 0; bag < count; ++bag) {
+      const auto first = offsets[bag].item<int64_t>();
+      const int64_t last = bag + 1 < count ? offsets[bag + 1].item<int64_t>() : sizes[0];
+      at::Tensor sum = at::zeros({width}, at::kFloat);
+      for (int64_t i = first; i < last; ++i) sum = sum + table[indices[i].item<int64_t>()];
+      if (bags == 2 && last > first) sum = sum / static_cast<float>(last - first);
+      y[bag] = sum;
+    }
+    return finish(std::move(node), y);
   }
 
   struct PoolOptions {

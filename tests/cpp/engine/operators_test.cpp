@@ -127,7 +127,7 @@ TEST(OperatorsTest, ScoresWithAndWithoutSoftmax) {
 }
 
 TEST(OperatorsTest, SoftmaxOfAnyNumberOfDimensions) {
-  for (const Sizes& sizes : {Sizes{7}, Sizes{5, 33}, Sizes{2, 3, 2, 2, 17}}) {
+  for (const Sizes& sizes : {Sizes{7}, Sizes{5, 33}, Sizes{2, 3, 2, 1, 2, 17}}) {
     check_networks(10, [&](Network& n) { return n.scores(n.input(sizes), true, {}); });
   }
 }
@@ -147,6 +147,79 @@ TEST(OperatorsTest, LayerNorm) {
         return network.layer_norm(network.input(random_image(network, n, 1, 1)));
     }
   });
+}
+
+TEST(OperatorsTest, Conv3d) {
+  check_networks(80, [](Network& network) {
+    auto& random = network.random;
+    const auto three = [&](int64_t low, int64_t high) {
+      return Sizes{random.integer(low, high), random.integer(low, high), random.integer(low, high)};
+    };
+    Network::Conv3dOptions o{.out_channels = random_channels(network), .kernel = three(1, 3)};
+    int64_t channels = random_channels(network);
+    if (random.chance(0.3)) {
+      o.groups = channels = random.integer(2, 20);  // depthwise
+      o.out_channels = o.groups * random.integer(1, 2);
+    }
+    if (random.chance(0.5)) o.stride = three(1, 3);
+    if (random.chance(0.3)) o.dilation = three(1, 2);
+    if (random.chance(0.7)) {
+      for (int64_t& side : o.padding) side = random.integer(0, 2);
+    }
+    Sizes sizes{random.integer(1, 2), channels};
+    for (size_t d = 0; d < 3; ++d) {
+      sizes.push_back(o.dilation[d] * (o.kernel[d] - 1) + random.integer(1, 4));
+    }
+    return network.conv3d(network.input(sizes), o, random.chance(0.3));
+  });
+}
+
+TEST(OperatorsTest, PoolingOfVolumes) {
+  check_networks(80, [](Network& network) {
+    auto& random = network.random;
+    const auto three = [&](int64_t low, int64_t high) {
+      return Sizes{random.integer(low, high), random.integer(low, high), random.integer(low, high)};
+    };
+    const Sizes kernel = three(1, 3);
+    Sizes padding = three(0, 1);
+    for (size_t d = 0; d < 3; ++d) padding[d] = std::min(padding[d], kernel[d] / 2);
+    Sizes sizes{random.integer(1, 2), random_channels(network)};
+    for (size_t d = 0; d < 3; ++d) sizes.push_back(kernel[d] + random.integer(0, 5));
+    const auto x = network.input(sizes);
+    switch (random.integer(0, 2)) {
+      case 0:
+        return network.max_pool3d(x, kernel, three(1, 3), padding, {1, 1, 1}, random.chance(0.3));
+      case 1:
+        return network.avg_pool3d(x, kernel, three(1, 3), padding, random.chance(0.3),
+                                  random.chance(0.5));
+      default:
+        return network.adaptive_avg_pool3d(x, three(1, 4));
+    }
+  });
+}
+
+TEST(OperatorsTest, Embedding) {
+  at::manual_seed(0);
+  check_networks(60, [](Network& network) {
+    auto& random = network.random;
+    const int64_t width = random_channels(network);
+    const int64_t bags = random.integer(0, 2);
+    const Sizes sizes = bags == 0 && random.chance(0.7)
+                            ? Sizes{random.integer(1, 4), random.integer(1, 9)}
+                            : Sizes{random.integer(1, 12)};
+    return network.embedding(sizes, random.integer(1, 30), width, bags);
+  });
+}
+
+TEST(OperatorsTest, IndicesOutOfRange) {
+  for (const int64_t bad : {int64_t{-1}, int64_t{5}, std::numeric_limits<int64_t>::max()}) {
+    Network network(1);
+    network.output(network.embedding({3}, 5, 4, 0));
+    const Program program(network.graph());
+    const at::Tensor indices = at::full({3}, bad, at::kLong);
+    EXPECT_TRUE(testing::throws<c10::IndexError>([&] { static_cast<void>(program.run({indices})); },
+                                                 "is not in 0..4"));
+  }
 }
 
 TEST(OperatorsTest, ConvTranspose2d) {
@@ -207,9 +280,9 @@ TEST(OperatorsTest, Linear) {
     auto& random = network.random;
     Sizes sizes;
     const int64_t dimensions =
-        std::vector<int64_t>{1, 2, 2, 3, 5}[static_cast<size_t>(random.integer(0, 4))];
+        std::vector<int64_t>{1, 2, 2, 3, 6}[static_cast<size_t>(random.integer(0, 4))];
     for (int64_t d = 1; d < dimensions; ++d)
-      sizes.push_back(random.integer(1, dimensions == 5 ? 3 : 15));
+      sizes.push_back(random.integer(1, dimensions == 6 ? 3 : 15));
     sizes.push_back(random.chance(0.2) ? random.integer(60, 300) : random.integer(1, 20));
     return network.linear(network.input(sizes), random_channels(network), random.chance(0.4));
   });
@@ -236,10 +309,17 @@ TEST(OperatorsTest, LargestSums) {
 }
 
 Network::Tensor combine(Network& network, const Network::Tensor& a, const Network::Tensor& b) {
-  return network.random.chance(0.5) ? network.add(a, b) : network.mul(a, b);
+  switch (network.random.integer(0, 2)) {
+    case 0:
+      return network.add(a, b);
+    case 1:
+      return network.sub(a, b);
+    default:
+      return network.mul(a, b);
+  }
 }
 
-TEST(OperatorsTest, AddAndMul) {
+TEST(OperatorsTest, AddSubAndMul) {
   check_networks(100, [](Network& network) {
     auto& random = network.random;
     Sizes sizes;
@@ -251,7 +331,7 @@ TEST(OperatorsTest, AddAndMul) {
       1, [](Network& n) { return n.add(n.input({2, 16, 50, 50}), n.input({2, 16, 50, 50})); });
 }
 
-TEST(OperatorsTest, AddAndMulOfShapesThatBroadcast) {
+TEST(OperatorsTest, AddSubAndMulOfShapesThatBroadcast) {
   // Any of them: along each dimension, either operand may be repeated, or lack it.
   check_networks(200, [](Network& network) {
     auto& random = network.random;

@@ -526,7 +526,7 @@ TEST(ProgramTest, ReshapeToSizesWhoseProductOverflows) {
 TEST(ProgramTest, SqueezeOfMoreThanOnePixel) {
   const Node node{
       .op = "avg_pool2d", .name = "mean", .ints = {{"adaptive", {8, 8}}, {"squeeze", {1}}}};
-  expect_bad(node, "'mean': only [1, 1] can be squeezed");
+  expect_bad(node, "'mean': only one pixel can be squeezed");
 }
 
 TEST(ProgramTest, EmptyBatch) {

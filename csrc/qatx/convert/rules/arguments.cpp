@@ -2,10 +2,11 @@
 
 namespace qatx::torchscript {
 
-std::optional<std::vector<int64_t>> pair(Lowering& lowering, const torch::jit::Value* value) {
-  auto numbers = lowering.ints(value);
-  if (numbers && numbers->size() == 1) numbers->push_back(numbers->front());
-  return numbers && numbers->size() == 2 ? numbers : std::nullopt;
+std::optional<std::vector<int64_t>> numbers(Lowering& lowering, const torch::jit::Value* value,
+                                            size_t count) {
+  auto given = lowering.ints(value);
+  if (given && given->size() == 1) given->resize(count, given->front());
+  return given && given->size() == count ? given : std::nullopt;
 }
 
 bool has_dimensions(const Lowering& lowering, const torch::jit::Value* value, size_t dimensions) {

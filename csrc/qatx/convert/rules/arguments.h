@@ -9,8 +9,9 @@
 
 namespace qatx::torchscript {
 
-// A constant argument of two numbers; one number stands for both.
-std::optional<std::vector<int64_t>> pair(Lowering& lowering, const torch::jit::Value* value);
+// A constant argument of `count` numbers; one number stands for all.
+std::optional<std::vector<int64_t>> numbers(Lowering& lowering, const torch::jit::Value* value,
+                                            size_t count);
 
 // Whether a tensor has this number of dimensions for the example inputs.
 bool has_dimensions(const Lowering& lowering, const torch::jit::Value* value, size_t dimensions);

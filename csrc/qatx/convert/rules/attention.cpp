@@ -28,7 +28,7 @@ const engine::Node* producer(const engine::Graph& graph, int64_t value) {
   return found == graph.nodes.end() ? nullptr : &*found;
 }
 
-// Of a value that a product of two tensors has made, and that is used only here.
+// Of a value that a product of two tensors, or an embedding, has made, and that is used only here.
 std::optional<Scores> find_scores(Lowering& lowering, const jit::Value* value) {
   const auto own = lowering.own_float(value);
   const engine::Node* node = own ? producer(lowering.graph(), *own) : nullptr;
@@ -38,7 +38,9 @@ std::optional<Scores> find_scores(Lowering& lowering, const jit::Value* value) {
     scores = {node->inputs[0], node->ints.at("steps")};
     node = producer(lowering.graph(), scores.value);
   }
-  if (!node || (node->op != "matmul" && node->op != "affine")) return std::nullopt;
+  if (!node || (node->op != "matmul" && node->op != "affine" && node->op != "embedding")) {
+    return std::nullopt;
+  }
   return scores;
 }
 
@@ -172,6 +174,7 @@ std::string lower_softmax(Lowering& lowering, jit::Node* node) {
   if (!dtype || !(dtype->isNone() || dtype->toInt() == static_cast<int64_t>(at::kFloat))) {
     return "its result is not float32";
   }
+  if (sizes->size() == 5) return "its input has 5 dimensions";
   engine::Node softmax{.op = "softmax"};
   if (lowering.codes(x)) {
     const bool heads = sizes->size() == 4;

@@ -13,12 +13,8 @@ namespace {
 
 namespace jit = torch::jit;
 
-struct WeightCodes {
-  at::Tensor codes;  // int8: code minus zero point
-  at::Tensor scale;  // float32, by output channel
-};
+}  // namespace
 
-// The integers behind fake_quantize(constant weight, ...), by the same float operations.
 std::string read_weight(Lowering& lowering, const jit::Value* value, int64_t dim,
                         WeightCodes& result) {
   const jit::Node* node = value->node();
@@ -73,8 +69,6 @@ std::string read_weight(Lowering& lowering, const jit::Value* value, int64_t dim
   }
   return "";
 }
-
-}  // namespace
 
 std::string lower_layer(Lowering& lowering, jit::Value* input, jit::Value* weight, jit::Value* bias,
                         int64_t dim, engine::Node& node) {

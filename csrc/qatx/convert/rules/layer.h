@@ -6,6 +6,17 @@
 
 namespace qatx::torchscript {
 
+struct WeightCodes {
+  at::Tensor codes;  // int8: code minus zero point
+  at::Tensor scale;  // float32, by output channel
+};
+
+// The integers behind fake_quantize(constant weight, ...), by the same float operations; the weight
+// has `dim` dimensions, output channels (or rows of a table) first. Returns an empty string, or the
+// reason why it cannot.
+std::string read_weight(Lowering& lowering, const torch::jit::Value* value, int64_t dim,
+                        WeightCodes& result);
+
 // What convolutions and linear layers have in common: codes as input, fake-quantized constant
 // weights of `dim` dimensions, output channels first, and a constant bias or none. Fills the node's
 // input and tensors and returns an empty string, or the reason why it cannot.

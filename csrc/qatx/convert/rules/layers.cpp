@@ -5,37 +5,45 @@
 #include "qatx/convert/rules/rules.h"
 #include "qatx/convert/rules/sizes.h"
 #include "qatx/engine/moves.h"
+#include "qatx/engine/operators/layout.h"
 
 namespace qatx::torchscript {
 namespace {
 
 namespace jit = torch::jit;
 
-// One number for each spatial dimension of a convolution, of which there are one or two; as two: a
-// line is an image of height 1. `height` is what that takes.
+// One number for each spatial dimension of a convolution, of which there are one to three. A line
+// is an image of height 1: `height` is what that takes.
 std::optional<std::vector<int64_t>> spatial(Lowering& lowering, const jit::Value* value,
-                                            bool is_line, int64_t height) {
-  const auto numbers = lowering.ints(value);
-  if (!is_line) return pair(lowering, value);
-  if (!numbers || numbers->size() != 1) return std::nullopt;
-  return std::vector<int64_t>{height, (*numbers)[0]};
+                                            size_t dimensions, int64_t height) {
+  auto given = numbers(lowering, value, dimensions);
+  if (given && dimensions == 1) given->insert(given->begin(), height);
+  return given;
 }
 
-// top, left, bottom, right; "same" puts the odd pixel at the end, as PyTorch does.
+// All that lies before the input, then all behind it; "same" puts the odd pixel at the end, as
+// PyTorch does.
 std::optional<std::vector<int64_t>> padding(Lowering& lowering, const jit::Value* value,
                                             const at::IntArrayRef kernel,
                                             const std::vector<int64_t>& dilation) {
-  const bool is_line = kernel.size() == 1;
+  std::vector<int64_t> before;
+  std::vector<int64_t> behind;
   if (const auto mode = lowering.constant(value); mode && mode->isString()) {
-    if (mode->toStringRef() == "valid") return std::vector<int64_t>(4, 0);
-    const int64_t vertical = is_line ? 0 : dilation[0] * (kernel[0] - 1);
-    const int64_t horizontal = dilation[1] * (kernel.back() - 1);
-    return std::vector<int64_t>{vertical / 2, horizontal / 2, vertical - vertical / 2,
-                                horizontal - horizontal / 2};
+    const bool same = mode->toStringRef() == "same";
+    if (kernel.size() == 1) before.push_back(0);
+    for (size_t d = 0; d < kernel.size(); ++d) {
+      const int64_t width = dilation[before.size()] * (kernel[d] - 1);
+      before.push_back(same ? width / 2 : 0);
+      behind.push_back(same ? width - width / 2 : 0);
+    }
+    if (kernel.size() == 1) behind.insert(behind.begin(), 0);
+  } else {
+    const auto sides = spatial(lowering, value, kernel.size(), 0);
+    if (!sides) return std::nullopt;
+    before = behind = *sides;
   }
-  const auto sides = spatial(lowering, value, is_line, 0);
-  if (!sides) return std::nullopt;
-  return std::vector<int64_t>{(*sides)[0], (*sides)[1], (*sides)[0], (*sides)[1]};
+  before.insert(before.end(), behind.begin(), behind.end());
+  return before;
 }
 
 // The layer `node` reads its input through moves, and its result goes through others: lines as
@@ -57,10 +65,10 @@ void add_between(Lowering& lowering, engine::Node node, jit::Value* input, jit::
 // transpose(fake_quantize(transpose(weight))).
 std::string lower_transposed(Lowering& lowering, jit::Node* node) {
   const auto groups = lowering.ints(node->input(8));
-  const auto stride = pair(lowering, node->input(3));
-  const auto padding = pair(lowering, node->input(4));
-  const auto dilation = pair(lowering, node->input(5));
-  const auto output_padding = pair(lowering, node->input(7));
+  const auto stride = numbers(lowering, node->input(3), 2);
+  const auto padding = numbers(lowering, node->input(4), 2);
+  const auto dilation = numbers(lowering, node->input(5), 2);
+  const auto output_padding = numbers(lowering, node->input(7), 2);
   if (!groups || !stride || !padding || !dilation || !output_padding) {
     return "stride, padding, dilation or groups depend on the input";
   }
@@ -96,26 +104,26 @@ std::string lower_convolution(Lowering& lowering, jit::Node* node) {
   const auto weight = lowering.constant(node->input(1));
   if (!weight || !weight->isTensor()) return "weight depends on the input";
   const int64_t dimensions = weight->toTensor().dim();
-  const bool is_line = dimensions == 3;
-  if (!is_line && dimensions != 4) return "has not one or two spatial dimensions";
+  if (dimensions < 3 || dimensions > 5) return "has not one to three spatial dimensions";
   if (!has_dimensions(lowering, node->input(0), static_cast<size_t>(dimensions))) {
     return "input has no batch dimension";
   }
-  const auto stride = spatial(lowering, node->input(3), is_line, 1);
-  const auto dilation = spatial(lowering, node->input(5), is_line, 1);
+  const auto spatial_dimensions = static_cast<size_t>(dimensions) - 2;
+  const auto stride = spatial(lowering, node->input(3), spatial_dimensions, 1);
+  const auto dilation = spatial(lowering, node->input(5), spatial_dimensions, 1);
   const auto groups = lowering.ints(node->input(general ? 8 : 6));
   if (!stride || !dilation || !groups) return "stride, dilation or groups depend on the input";
   const auto pads =
       padding(lowering, node->input(4), weight->toTensor().sizes().slice(2), *dilation);
   if (!pads) return "padding depends on the input";
 
-  engine::Node conv{.op = "conv2d"};
+  engine::Node conv{.op = dimensions == 5 ? "conv3d" : "conv2d"};
   conv.ints = {
       {"stride", *stride}, {"dilation", *dilation}, {"padding", *pads}, {"groups", *groups}};
   const std::string reason =
       lower_layer(lowering, node->input(0), node->input(1), node->input(2), dimensions, conv);
   if (!reason.empty()) return reason;
-  if (is_line) {
+  if (dimensions == 3) {
     conv.tensors["weight"] = conv.tensors["weight"].unsqueeze(2);
     add_between(lowering, std::move(conv), node->input(0), node->output(),
                 engine::MoveKind::reshape, {-2, -3, 1, -4}, {-2, -3, -5});
@@ -126,22 +134,32 @@ std::string lower_convolution(Lowering& lowering, jit::Node* node) {
 }
 
 std::string lower_linear(Lowering& lowering, jit::Node* node) {
-  if (!lowering.sizes(node->input(0))) return "its input's dimensions are not known";
-  const bool is_image = has_dimensions(lowering, node->input(0), 4);
+  const auto* sizes = lowering.sizes(node->input(0));
+  if (!sizes) return "its input's dimensions are not known";
   engine::Node linear{.op = "linear"};
   const std::string reason =
       lower_layer(lowering, node->input(0), node->input(1), node->input(2), 2, linear);
   if (!reason.empty()) return reason;
-  if (is_image) {
-    // The last dimension of an image lies apart in memory; as channels, its elements do not.
-    linear.op = "conv2d";
-    linear.ints = {
-        {"stride", {1, 1}}, {"dilation", {1, 1}}, {"padding", {0, 0, 0, 0}}, {"groups", {1}}};
-    linear.tensors["weight"] = linear.tensors["weight"].unsqueeze(2).unsqueeze(3);
+  if (!engine::is_image(sizes->size())) {
+    lowering.add_node(std::move(linear), node->output(), std::nullopt);
+    return "";
+  }
+  // The last dimension of an image lies apart in memory; as channels, its elements do not.
+  const bool is_volume = sizes->size() == 5;
+  const std::vector<int64_t> ones(is_volume ? 3 : 2, 1);
+  linear.op = is_volume ? "conv3d" : "conv2d";
+  linear.ints = {{"stride", ones},
+                 {"dilation", ones},
+                 {"padding", std::vector<int64_t>(2 * ones.size(), 0)},
+                 {"groups", {1}}};
+  at::Tensor& weight = linear.tensors["weight"];
+  for (size_t d = 0; d < ones.size(); ++d) weight = weight.unsqueeze(-1);
+  if (is_volume) {
+    add_between(lowering, std::move(linear), node->input(0), node->output(),
+                engine::MoveKind::permute, {0, 4, 1, 2, 3}, {0, 2, 3, 4, 1});
+  } else {
     add_between(lowering, std::move(linear), node->input(0), node->output(),
                 engine::MoveKind::permute, {0, 3, 1, 2}, {0, 2, 3, 1});
-  } else {
-    lowering.add_node(std::move(linear), node->output(), std::nullopt);
   }
   return "";
 }

@@ -6,6 +6,7 @@
 #include "qatx/convert/rules/rules.h"
 #include "qatx/convert/rules/sizes.h"
 #include "qatx/engine/moves.h"
+#include "qatx/engine/operators/layout.h"
 
 namespace qatx::torchscript {
 namespace {
@@ -66,15 +67,20 @@ std::string lower_layer_norm(Lowering& lowering, jit::Node* node) {
   engine::Node norm{.op = "layer_norm"};
   norm.floats = {{"eps", {eps->toDouble()}}};
   norm.tensors = {{"weight", *weight}, {"bias", *bias}};
-  if (sizes->size() != 4) {
+  if (!engine::is_image(sizes->size())) {
     norm.inputs = {*value};
     lowering.add_node(std::move(norm), node->output(), std::nullopt);
     return "";
   }
   norm.name = node->scopeName();
-  norm.inputs = {move(lowering, *value, {0, 3, 1, 2}, codes)};
+  const bool is_volume = sizes->size() == 5;
+  const std::vector<int64_t> to_channels =
+      is_volume ? std::vector<int64_t>{0, 4, 1, 2, 3} : std::vector<int64_t>{0, 3, 1, 2};
+  norm.inputs = {move(lowering, *value, to_channels, codes)};
   engine::Node back{.op = "move"};
-  engine::add_move(back.ints["steps"], MoveKind::permute, {0, 2, 3, 1});
+  engine::add_move(
+      back.ints["steps"], MoveKind::permute,
+      is_volume ? std::vector<int64_t>{0, 2, 3, 4, 1} : std::vector<int64_t>{0, 2, 3, 1});
   back.inputs = {add_inner(lowering, std::move(norm), std::nullopt)};
   lowering.add_node(std::move(back), node->output(), std::nullopt);
   return "";

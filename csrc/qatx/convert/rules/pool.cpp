@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <numeric>
+#include <string_view>
 
 #include "qatx/convert/rules/arguments.h"
 #include "qatx/convert/rules/rules.h"
@@ -11,32 +12,46 @@ namespace {
 
 namespace jit = torch::jit;
 
+// How many spatial dimensions a pooling has, by its name.
+size_t spatial_dimensions(const jit::Node* node) {
+  return std::string_view(node->kind().toQualString()).ends_with("3d") ? 3 : 2;
+}
+
 std::string check_input(Lowering& lowering, const jit::Node* node) {
   if (!lowering.codes(node->input(0))) return "input is not fake-quantized";
-  if (!has_dimensions(lowering, node->input(0), 4)) return "input has not 4 dimensions";
+  const size_t dimensions = spatial_dimensions(node) + 2;
+  if (!has_dimensions(lowering, node->input(0), dimensions)) {
+    return "input has not " + std::to_string(dimensions) + " dimensions";
+  }
   return "";
+}
+
+// The operator of this family for so many dimensions.
+std::string operator_name(const char* family, const jit::Node* node) {
+  return family + std::to_string(spatial_dimensions(node)) + "d";
 }
 
 // kernel, stride (empty: the kernel) and padding stand at inputs 1, 2 and 3 of both window
 // poolings.
 bool read_window(Lowering& lowering, const jit::Node* node, engine::Node& pool) {
-  const auto kernel = pair(lowering, node->input(1));
+  const size_t count = spatial_dimensions(node);
+  const auto kernel = numbers(lowering, node->input(1), count);
   const auto stride_list = lowering.ints(node->input(2));
-  const auto stride = stride_list && stride_list->empty() ? kernel : pair(lowering, node->input(2));
-  const auto padding = pair(lowering, node->input(3));
+  const auto stride =
+      stride_list && stride_list->empty() ? kernel : numbers(lowering, node->input(2), count);
+  auto padding = numbers(lowering, node->input(3), count);
   if (!kernel || !stride || !padding) return false;
-  pool.ints = {{"kernel", *kernel},
-               {"stride", *stride},
-               {"padding", {(*padding)[0], (*padding)[1], (*padding)[0], (*padding)[1]}}};
+  for (size_t d = 0; d < count; ++d) padding->push_back((*padding)[d]);  // the same on both sides
+  pool.ints = {{"kernel", *kernel}, {"stride", *stride}, {"padding", *padding}};
   return true;
 }
 
 }  // namespace
 
-std::string lower_max_pool2d(Lowering& lowering, jit::Node* node) {
+std::string lower_max_pool(Lowering& lowering, jit::Node* node) {
   if (auto reason = check_input(lowering, node); !reason.empty()) return reason;
-  engine::Node pool{.op = "max_pool2d"};
-  const auto dilation = pair(lowering, node->input(4));
+  engine::Node pool{.op = operator_name("max_pool", node)};
+  const auto dilation = numbers(lowering, node->input(4), spatial_dimensions(node));
   const auto ceil_mode = lowering.constant(node->input(5));
   if (!read_window(lowering, node, pool) || !dilation || !ceil_mode) {
     return "its window depends on the input";
@@ -48,9 +63,9 @@ std::string lower_max_pool2d(Lowering& lowering, jit::Node* node) {
   return "";
 }
 
-std::string lower_avg_pool2d(Lowering& lowering, jit::Node* node) {
+std::string lower_avg_pool(Lowering& lowering, jit::Node* node) {
   if (auto reason = check_input(lowering, node); !reason.empty()) return reason;
-  engine::Node pool{.op = "avg_pool2d"};
+  engine::Node pool{.op = operator_name("avg_pool", node)};
   const auto ceil_mode = lowering.constant(node->input(4));
   const auto count_include_pad = lowering.constant(node->input(5));
   const auto divisor = lowering.constant(node->input(6));
@@ -58,7 +73,7 @@ std::string lower_avg_pool2d(Lowering& lowering, jit::Node* node) {
     return "its window depends on the input";
   }
   if (divisor->isInt() && divisor->toInt() <= 0) return "divisor_override is not positive";
-  pool.ints["dilation"] = {1, 1};
+  pool.ints["dilation"].assign(spatial_dimensions(node), 1);
   pool.ints["ceil_mode"] = {ceil_mode->toBool() ? 1 : 0};
   pool.ints["count_include_pad"] = {count_include_pad->toBool() ? 1 : 0};
   pool.ints["divisor_override"] = {divisor->isInt() ? divisor->toInt() : 0};
@@ -67,11 +82,11 @@ std::string lower_avg_pool2d(Lowering& lowering, jit::Node* node) {
   return "";
 }
 
-std::string lower_adaptive_avg_pool2d(Lowering& lowering, jit::Node* node) {
+std::string lower_adaptive_avg_pool(Lowering& lowering, jit::Node* node) {
   if (auto reason = check_input(lowering, node); !reason.empty()) return reason;
-  const auto size = pair(lowering, node->input(1));
+  const auto size = numbers(lowering, node->input(1), spatial_dimensions(node));
   if (!size) return "its output size depends on the input";
-  engine::Node pool{.op = "avg_pool2d"};
+  engine::Node pool{.op = operator_name("avg_pool", node)};
   pool.ints = {{"adaptive", *size}};
   pool.inputs = {lowering.use_codes(node->input(0))};
   lowering.add_node(std::move(pool), node->output(), std::nullopt);

@@ -46,7 +46,7 @@ class ConvTranspose2d final : public Operator {
 
   Shape output_shape(std::span<const Shape> inputs) const override {
     const Shape& in = inputs[0];
-    check_image_shape(name_, in);
+    check_image_shape(name_, in, 2);
     TORCH_CHECK_VALUE(in[1] == in_channels_, "qatx program: conv_transpose2d '", name_, "' takes ",
                       in_channels_, " channels, got an input of shape ", at::IntArrayRef(in));
     Shape out{in[0], out_channels_, 0, 0};
@@ -56,7 +56,7 @@ class ConvTranspose2d final : public Operator {
       TORCH_CHECK_VALUE(out[d + 2] > 0, "qatx program: conv_transpose2d '", name_,
                         "': nothing is left of an input of shape ", at::IntArrayRef(in));
     }
-    check_image_shape(name_, out);
+    check_image_shape(name_, out, 2);
     return out;
   }
 

@@ -6,9 +6,15 @@ namespace qatx::engine {
 
 std::vector<size_t> memory_order(size_t dimensions) {
   if (dimensions == 4) return {0, 2, 3, 1};
+  if (dimensions == 5) return {0, 2, 3, 4, 1};
   std::vector<size_t> order(dimensions);
   std::iota(order.begin(), order.end(), size_t{0});
   return order;
+}
+
+at::MemoryFormat memory_format(size_t dimensions) {
+  if (dimensions == 4) return at::MemoryFormat::ChannelsLast;
+  return dimensions == 5 ? at::MemoryFormat::ChannelsLast3d : at::MemoryFormat::Contiguous;
 }
 
 Shape strides_of(const Shape& shape) {

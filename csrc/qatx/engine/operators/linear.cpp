@@ -1,6 +1,7 @@
 #include <c10/util/Exception.h>
 
 #include "qatx/engine/operators/gemm.h"
+#include "qatx/engine/operators/layout.h"
 #include "qatx/engine/operators/operators.h"
 #include "qatx/engine/operators/output.h"
 
@@ -23,10 +24,10 @@ class Linear final : public Operator {
 
   Shape output_shape(std::span<const Shape> inputs) const override {
     Shape shape = inputs[0];
-    // With 4 dimensions the last one would not be the fastest in memory.
-    TORCH_CHECK_VALUE(!shape.empty() && shape.size() != 4 && shape.back() == k_,
+    // In images the last one would not be the fastest in memory.
+    TORCH_CHECK_VALUE(!shape.empty() && !is_image(shape.size()) && shape.back() == k_,
                       "qatx program: linear '", name_, "' takes inputs [..., ", k_,
-                      "] of any number of dimensions but 4, got ", at::IntArrayRef(shape));
+                      "] of any number of dimensions but 4 and 5, got ", at::IntArrayRef(shape));
     shape.back() = n_;
     TORCH_CHECK_VALUE(!output_.has_residual() || inputs[1] == shape, "qatx program: linear '",
                       name_, "': what is added must have the shape of the output, ",

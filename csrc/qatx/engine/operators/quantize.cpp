@@ -34,11 +34,11 @@ class Conversion final : public Operator {
       });
       return;
     }
-    const int64_t image = shape[1] * shape[2] * shape[3];
+    const int64_t image = c10::multiply_integers(shape.begin() + 1, shape.end());
     parallel_rows(shape[0], 4 * image, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         kernel.quantize_to_nhwc(input.floats() + i * image, codes + i * image, shape[1],
-                                shape[2] * shape[3], qparams_);
+                                image / shape[1], qparams_);
       }
     });
   }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "qatx/engine/operators/float_rows.h"
+#include "qatx/engine/operators/layout.h"
 #include "qatx/engine/operators/operators.h"
 #include "qatx/engine/operators/output.h"
 #include "qatx/engine/operators/parallel.h"
@@ -13,8 +14,8 @@ namespace {
 
 // What attention does to its scores, in float32: scale (floats "scale" [1]: a factor, or a divisor
 // where ints "divide" is [1]), add a mask (the second input, float32), and, for softmax, normalize
-// along the last dimension. Input: float32 or codes of any number of dimensions but 4; [B, M, N]
-// where there is a mask. That is [N], [M or 1, N], [B or 1, M or 1, N], or [b, 1, M or 1, N] of
+// along the last dimension. Input: float32 or codes of any number of dimensions but 4 and 5; [B, M,
+// N] where there is a mask. That is [N], [M or 1, N], [B or 1, M or 1, N], or [b, 1, M or 1, N] of
 // which each one of b meets B / b neighbours (the heads of a sample). Attribute clamp.
 class Scores final : public Operator {
  public:
@@ -36,10 +37,11 @@ class Scores final : public Operator {
 
   Shape output_shape(std::span<const Shape> inputs) const override {
     const Shape& shape = inputs[0];
-    TORCH_CHECK_VALUE(!shape.empty() && shape.size() != 4 && (!has_mask_ || shape.size() == 3),
-                      "qatx program: '", name_, "' takes inputs of ",
-                      has_mask_ ? "3 dimensions" : "any number of dimensions but 0 and 4", ", got ",
-                      at::IntArrayRef(shape));
+    TORCH_CHECK_VALUE(
+        !shape.empty() && !is_image(shape.size()) && (!has_mask_ || shape.size() == 3),
+        "qatx program: '", name_, "' takes inputs of ",
+        has_mask_ ? "3 dimensions" : "any number of dimensions but 0, 4 and 5", ", got ",
+        at::IntArrayRef(shape));
     if (has_mask_) mask_strides(shape, inputs[1]);
     return shape;
   }

@@ -1,7 +1,8 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "qatx/engine/node_reader.h"
@@ -10,28 +11,34 @@
 
 namespace qatx::engine {
 
-// The geometry of a two-dimensional convolution or pooling.
+// The geometry of a convolution or pooling of images or, in three dimensions, of volumes: one
+// number for each spatial dimension, the slowest (height, or depth) first.
 struct Spatial {
-  std::array<int64_t, 2> kernel;
-  std::array<int64_t, 2> stride;
-  std::array<int64_t, 2> dilation;
-  std::array<int64_t, 4> padding;  // top, left, bottom, right
+  std::vector<int64_t> kernel;
+  std::vector<int64_t> stride;
+  std::vector<int64_t> dilation;
+  std::vector<int64_t> padding;  // all that lies before the input, then all behind it
 
-  int64_t taps() const { return kernel[0] * kernel[1]; }
-  // Height and width of the output. Throws c10::Error where the kernel does not fit the padded
+  size_t dimensions() const { return kernel.size(); }
+  int64_t taps() const;
+  // Of inputs of spatial sizes `size`. Throws c10::Error where the kernel does not fit the padded
   // input.
-  std::array<int64_t, 2> output_size(int64_t height, int64_t width, bool ceil_mode = false) const;
+  std::vector<int64_t> output_size(std::span<const int64_t> size, bool ceil_mode = false) const;
 };
 
 // Reads stride, dilation and padding; kernel sizes come from the weight or from attribute "kernel".
-Spatial read_spatial(const NodeReader& node, std::array<int64_t, 2> kernel);
+Spatial read_spatial(const NodeReader& node, std::vector<int64_t> kernel);
 
-// N, C, H, W. Throws c10::Error for another number of dimensions, or images whose bytes an int32
-// cannot count.
-void check_image_shape(const std::string& name, const Shape& shape);
+// N, C, then `dimensions` spatial sizes. Throws c10::Error for another number of dimensions, or
+// images whose bytes an int32 cannot count.
+void check_image_shape(const std::string& name, const Shape& shape, size_t dimensions);
 
-// Window::offsets for NHWC images of this height, width and number of channels; -1 in the padding.
-std::vector<int32_t> window_offsets(const Spatial& spatial, int64_t height, int64_t width,
-                                    int64_t channels, std::array<int64_t, 2> output_size);
+// The spatial sizes of an image, and how many elements they make.
+std::span<const int64_t> spatial_sizes(const Shape& image);
+int64_t pixel_count(const Shape& image);
+
+// Window::offsets for images with channels last of these spatial sizes; -1 in the padding.
+std::vector<int32_t> window_offsets(const Spatial& spatial, std::span<const int64_t> size,
+                                    int64_t channels, std::span<const int64_t> output_size);
 
 }  // namespace qatx::engine

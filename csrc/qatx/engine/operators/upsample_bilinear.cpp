@@ -26,7 +26,7 @@ class UpsampleBilinear final : public Operator {
 
   Shape output_shape(std::span<const Shape> inputs) const override {
     const Shape& in = inputs[0];
-    check_image_shape(name_, in);
+    check_image_shape(name_, in, 2);
     return {in[0], in[1], resize_.dimension(in, 2).size, resize_.dimension(in, 3).size};
   }
 

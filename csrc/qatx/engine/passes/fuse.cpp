@@ -13,10 +13,15 @@ const Node* producer(const Graph& graph, int64_t value) {
   return nullptr;
 }
 
-constexpr std::string_view kWithEpilogue[] = {
-    "add",        "affine", "avg_pool2d",       "cat",  "conv2d", "conv_transpose2d",
-    "layer_norm", "linear", "matmul",           "mean", "mul",    "softmax",
-    "sub",        "table",  "upsample_bilinear"};
+constexpr std::string_view kWithEpilogue[] = {"add",        "affine",
+                                              "avg_pool2d", "avg_pool3d",
+                                              "cat",        "conv2d",
+                                              "conv3d",     "conv_transpose2d",
+                                              "embedding",  "layer_norm",
+                                              "linear",     "matmul",
+                                              "mean",       "mul",
+                                              "softmax",    "sub",
+                                              "table",      "upsample_bilinear"};
 
 bool has_epilogue(const Node& node) {
   return std::find(std::begin(kWithEpilogue), std::end(kWithEpilogue), node.op) !=
@@ -64,7 +69,8 @@ bool can_fuse_clamp(const Graph& graph, int64_t value) {
 
 bool can_fuse_residual(const Graph& graph, int64_t value) {
   const Node* node = producer(graph, value);
-  return node && is_float(graph, value) && (node->op == "conv2d" || node->op == "linear");
+  return node && is_float(graph, value) &&
+         (node->op == "conv2d" || node->op == "conv3d" || node->op == "linear");
 }
 
 void fuse(Graph& graph) {

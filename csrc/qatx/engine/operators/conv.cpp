@@ -8,23 +8,24 @@
 namespace qatx::engine {
 namespace {
 
-// Inputs: codes [N, C, H, W] and, when fused, a residual of the output's shape. Attributes: stride,
-// dilation, padding, groups, clamp; tensors weight int8 [O, C / groups, KH, KW], weight_scale [O],
-// bias [O].
-class Conv2d final : public Operator {
+// Convolution in two or three dimensions. Inputs: codes [N, C, (D,) H, W] and, when fused, a
+// residual of the output's shape. Attributes: stride, dilation, padding, groups, clamp; tensors
+// weight int8 [O, C / groups, (KD,) KH, KW], weight_scale [O], bias [O].
+class Conv final : public Operator {
  public:
-  explicit Conv2d(const NodeReader& node) : name_(node.name()), output_(node) {
+  Conv(const NodeReader& node, size_t dimensions) : name_(node.name()), output_(node) {
     node.check_input_count(1, 2);
     input_ = node.input(0);
-    const LayerWeights all = read_layer_weights(node, 4);
-    const at::Tensor weight = node.tensor("weight", at::kChar, 4);
+    const auto dim = static_cast<int64_t>(dimensions) + 2;
+    const LayerWeights all = read_layer_weights(node, dim);
+    const at::Tensor weight = node.tensor("weight", at::kChar, dim);
     out_channels_ = weight.size(0);
     groups_ = node.ints("groups", 1, 1, out_channels_)[0];
-    TORCH_CHECK_VALUE(out_channels_ % groups_ == 0, "qatx program: conv2d '", name_,
+    TORCH_CHECK_VALUE(out_channels_ % groups_ == 0, "qatx program: convolution '", name_,
                       "': ", out_channels_, " output channels are no multiple of ", groups_,
                       " groups");
     in_channels_ = weight.size(1) * groups_;
-    spatial_ = read_spatial(node, {weight.size(2), weight.size(3)});
+    spatial_ = read_spatial(node, weight.sizes().slice(2).vec());
     if (node.input_count() == 2) output_.add_residual(node.input(1));
     if (groups_ == in_channels_ && groups_ == out_channels_ && groups_ > 1) {
       depthwise_ = std::make_unique<PackedDepthwise>(all, input_);
@@ -41,21 +42,21 @@ class Conv2d final : public Operator {
 
   Shape output_shape(std::span<const Shape> inputs) const override {
     const Shape& in = inputs[0];
-    check_image_shape(name_, in);
-    TORCH_CHECK_VALUE(in[1] == in_channels_, "qatx program: conv2d '", name_, "' takes ",
+    check_image_shape(name_, in, spatial_.dimensions());
+    TORCH_CHECK_VALUE(in[1] == in_channels_, "qatx program: convolution '", name_, "' takes ",
                       in_channels_, " channels, got an input of shape ", at::IntArrayRef(in));
-    const auto size = spatial_.output_size(in[2], in[3]);
-    Shape out{in[0], out_channels_, size[0], size[1]};
-    TORCH_CHECK_VALUE(!output_.has_residual() || inputs[1] == out, "qatx program: conv2d '", name_,
-                      "': what is added must have the shape of the output, ", at::IntArrayRef(out),
-                      ", got ", at::IntArrayRef(inputs.back()));
+    Shape out = spatial_.output_size(spatial_sizes(in));
+    out.insert(out.begin(), {in[0], out_channels_});
+    TORCH_CHECK_VALUE(!output_.has_residual() || inputs[1] == out, "qatx program: convolution '",
+                      name_, "': what is added must have the shape of the output, ",
+                      at::IntArrayRef(out), ", got ", at::IntArrayRef(inputs.back()));
     return out;
   }
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
  private:
-  friend class Conv2dStep;
+  friend class ConvStep;
 
   std::string name_;
   Output output_;
@@ -68,15 +69,15 @@ class Conv2d final : public Operator {
   std::unique_ptr<PackedDepthwise> depthwise_;
 };
 
-class Conv2dStep final : public Step {
+class ConvStep final : public Step {
  public:
-  Conv2dStep(const Conv2d& op, const Shape& in, const Shape& out)
+  ConvStep(const Conv& op, const Shape& in, const Shape& out)
       : op_(op),
         pad_(static_cast<size_t>(op.in_channels_ + kernels::kOverRead),
              static_cast<uint8_t>(op.input_.zero_point)),
-        offsets_(window_offsets(op.spatial_, in[2], in[3], in[1], {out[2], out[3]})),
-        image_stride_(in[1] * in[2] * in[3]),
-        pixels_(out[2] * out[3]),
+        offsets_(window_offsets(op.spatial_, spatial_sizes(in), in[1], spatial_sizes(out))),
+        image_stride_(in[1] * pixel_count(in)),
+        pixels_(pixel_count(out)),
         rows_(out[0] * pixels_) {}
 
   void run(std::span<const Buffer> inputs, Buffer output) const override {
@@ -97,7 +98,7 @@ class Conv2dStep final : public Step {
   }
 
  private:
-  const Conv2d& op_;
+  const Conv& op_;
   std::vector<uint8_t> pad_;
   std::vector<int32_t> offsets_;
   int64_t image_stride_;
@@ -105,14 +106,18 @@ class Conv2dStep final : public Step {
   int64_t rows_;
 };
 
-std::unique_ptr<Step> Conv2d::plan(std::span<const Shape> inputs) const {
-  return std::make_unique<Conv2dStep>(*this, inputs[0], output_shape(inputs));
+std::unique_ptr<Step> Conv::plan(std::span<const Shape> inputs) const {
+  return std::make_unique<ConvStep>(*this, inputs[0], output_shape(inputs));
 }
 
 }  // namespace
 
 std::unique_ptr<Operator> make_conv2d(const NodeReader& node) {
-  return std::make_unique<Conv2d>(node);
+  return std::make_unique<Conv>(node, 2);
+}
+
+std::unique_ptr<Operator> make_conv3d(const NodeReader& node) {
+  return std::make_unique<Conv>(node, 3);
 }
 
 }  // namespace qatx::engine

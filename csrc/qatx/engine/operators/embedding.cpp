@@ -1,0 +1,150 @@
+#include <c10/util/Exception.h>
+#include <c10/util/accumulate.h>
+
+#include "qatx/core/rounding.h"
+#include "qatx/engine/operators/layout.h"
+#include "qatx/engine/operators/operators.h"
+#include "qatx/engine/operators/output.h"
+#include "qatx/engine/operators/parallel.h"
+#include "qatx/kernels/registry.h"
+
+namespace qatx::engine {
+namespace {
+
+enum class Bags : int64_t { none = 0, sum = 1, mean = 2 };
+
+// Rows of a table, looked up. Inputs: indices of any number of dimensions that leaves no image; for
+// bags [M], and where each bag begins among them, [N]. Tensors: weight uint8 [V, D] of codes whose
+// zero point is 128, weight_scale float32 [V]. Ints: bags [0 none, 1 sum, 2 mean]. Attribute clamp.
+// A bag's rows are added in their order; of an empty one the result is 0.
+class Embedding final : public Operator {
+ public:
+  explicit Embedding(const NodeReader& node)
+      : name_(node.name()),
+        output_(node),
+        weight_(node.tensor("weight", at::kByte, 2)),
+        scale_(node.tensor("weight_scale", at::kFloat, 1)),
+        bags_(static_cast<Bags>(node.ints("bags", 1, 0, 2)[0])) {
+    const size_t inputs = bags_ == Bags::none ? 1 : 2;
+    node.check_input_count(inputs, inputs);
+    for (size_t i = 0; i < inputs; ++i) {
+      TORCH_CHECK_VALUE(node.input_value(i).indices, "qatx program: embedding '", name_,
+                        "': input ", i, " must consist of indices");
+    }
+    TORCH_CHECK_VALUE(scale_.numel() == weight_.size(0), "qatx program: embedding '", name_,
+                      "': weight_scale must have ", weight_.size(0),
+                      " elements, one for each row, got ", scale_.numel());
+    for (int64_t v = 0; v < scale_.numel(); ++v) {
+      TORCH_CHECK_VALUE(is_valid_scale(scale_.const_data_ptr<float>()[v]),
+                        "qatx program: embedding '", name_, "': weight_scale[", v,
+                        "] must be in [2^-126, 2^126], got ", scale_.const_data_ptr<float>()[v]);
+    }
+  }
+
+  Shape output_shape(std::span<const Shape> inputs) const override {
+    if (bags_ != Bags::none) {
+      TORCH_CHECK_VALUE(inputs[0].size() == 1 && inputs[1].size() == 1, "qatx program: embedding '",
+                        name_, "' takes indices and offsets of one dimension, got ",
+                        at::IntArrayRef(inputs[0]), " and ", at::IntArrayRef(inputs[1]));
+      return {inputs[1][0], weight_.size(1)};
+    }
+    Shape out = inputs[0];
+    out.push_back(weight_.size(1));
+    TORCH_CHECK_VALUE(!is_image(out.size()), "qatx program: embedding '", name_,
+                      "' takes indices of any number of dimensions but 3 and 4, got ",
+                      at::IntArrayRef(inputs[0]));
+    return out;
+  }
+
+  std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
+
+ private:
+  friend class EmbeddingStep;
+
+  std::string name_;
+  Output output_;
+  at::Tensor weight_;
+  at::Tensor scale_;
+  Bags bags_;
+};
+
+class EmbeddingStep final : public Step {
+ public:
+  EmbeddingStep(const Embedding& op, std::span<const Shape> inputs)
+      : op_(op),
+        count_(c10::multiply_integers(inputs[0])),
+        rows_(op.bags_ == Bags::none ? count_ : inputs[1][0]),
+        width_(op.weight_.size(1)) {}
+
+  void run(std::span<const Buffer> inputs, Buffer output) const override {
+    const int64_t* indices = inputs[0].indices();
+    check(indices, count_, op_.weight_.size(0) - 1, "index");
+    const int64_t* offsets = nullptr;
+    if (op_.bags_ != Bags::none) {
+      offsets = inputs[1].indices();
+      check(offsets, rows_, count_, "offset");
+      for (int64_t bag = 1; bag < rows_; ++bag) {
+        TORCH_CHECK_VALUE(offsets[bag - 1] <= offsets[bag], "qatx program: embedding '", op_.name_,
+                          "': offsets must not fall, got ", offsets[bag - 1], " before ",
+                          offsets[bag]);
+      }
+    }
+    parallel_rows(rows_, 8 * width_, [&](int64_t begin, int64_t end) {
+      std::vector<float> row(static_cast<size_t>(2 * width_));
+      for (int64_t r = begin; r < end; ++r) {
+        if (offsets == nullptr) {
+          look_up(indices[r], row.data());
+        } else {
+          fill_bag(indices, offsets[r], r + 1 < rows_ ? offsets[r + 1] : count_, row.data());
+        }
+        kernels::active().rows.affine({row.data(), 1, width_, 1.0f, false, nullptr, 0},
+                                      op_.output_.to(inputs, output, width_, r * width_));
+      }
+    });
+  }
+
+ private:
+  void check(const int64_t* numbers, int64_t count, int64_t most, const char* what) const {
+    for (int64_t i = 0; i < count; ++i) {
+      TORCH_CHECK_INDEX(numbers[i] >= 0 && numbers[i] <= most, "qatx program: embedding '",
+                        op_.name_, "': ", what, " ", numbers[i], " is not in 0..", most);
+    }
+  }
+
+  void look_up(int64_t index, float* row) const {
+    const float scale = op_.scale_.const_data_ptr<float>()[index];
+    kernels::active().elementwise.dequantize(op_.weight_.const_data_ptr<uint8_t>() + index * width_,
+                                             row, width_, {scale, 1.0f / scale, 128, 0, 255});
+  }
+
+  // `row` has room for two.
+  void fill_bag(const int64_t* indices, int64_t begin, int64_t end, float* row) const {
+    std::fill(row, row + width_, 0.0f);
+    float* next = row + width_;
+    for (int64_t i = begin; i < end; ++i) {
+      look_up(indices[i], next);
+      for (int64_t d = 0; d < width_; ++d) row[d] += next[d];
+    }
+    if (op_.bags_ == Bags::mean && end > begin) {
+      const auto count = static_cast<float>(end - begin);
+      for (int64_t d = 0; d < width_; ++d) row[d] /= count;
+    }
+  }
+
+  const Embedding& op_;
+  int64_t count_;
+  int64_t rows_;
+  int64_t width_;
+};
+
+std::unique_ptr<Step> Embedding::plan(std::span<const Shape> inputs) const {
+  return std::make_unique<EmbeddingStep>(*this, inputs);
+}
+
+}  // namespace
+
+std::unique_ptr<Operator> make_embedding(const NodeReader& node) {
+  return std::make_unique<Embedding>(node);
+}
+
+}  // namespace qatx::engine
