@@ -22,6 +22,9 @@ constexpr int64_t kTileColumns = 16;
 constexpr int64_t kBlock = 2 * kTileColumns;
 constexpr int64_t kGroup = 4;
 constexpr int64_t kPairRows = 2 * kTileRows;
+constexpr int64_t kLineBytes = 64;
+// Of the weights of a block, for 64 bytes of a row.
+constexpr int64_t kChunkBytes = 2 * kTileBytes;
 // The input of a panel stays in the second cache while all weights pass.
 constexpr int64_t kPanelBytes = 512 * 1024;
 
@@ -48,10 +51,11 @@ void pack(const int8_t* weight, int64_t n, int64_t taps, int64_t k, void* packed
 }
 
 // acc[16 kRowTiles][16 kColumnTiles] for the tiles of rows from `tile` on. `weight` is the block's,
-// `start` its accumulators' first values.
-template <int kRowTiles, int kColumnTiles>
+// `start` its accumulators' first values. Meanwhile kLines lines of each chunk of `next` are
+// fetched into the second cache.
+template <int kRowTiles, int kColumnTiles, int kLines>
 void multiply(const Shape& shape, const Panel& panel, int64_t tile, const int8_t* weight,
-              const int32_t* start, __m512i* acc) {
+              const int8_t* next, const int32_t* start, __m512i* acc) {
   // Tiles 0 to 3: accumulators; 4, 5: input; 6, 7: weights. A stride of 0 repeats a row.
   _tile_loadd(0, start, 0);
   if constexpr (kColumnTiles == 2) _tile_loadd(1, start + kTileColumns, 0);
@@ -63,7 +67,11 @@ void multiply(const Shape& shape, const Panel& panel, int64_t tile, const int8_t
     const Source upper = panel.at(tile, s);
     const Source lower = panel.at(tile + kRowTiles - 1, s);
     const int64_t end = shape.segment_chunks * kRowBytes;
-    for (int64_t i = 0; i < end; i += kRowBytes, weight += 2 * kTileBytes) {
+    for (int64_t i = 0; i < end; i += kRowBytes, weight += kChunkBytes, next += kChunkBytes) {
+#pragma GCC unroll 32
+      for (int line = 0; line < kLines; ++line) {
+        _mm_prefetch(next + line * kLineBytes, _MM_HINT_T1);
+      }
       _tile_loadd(4, upper.first + i, upper.stride);
       _tile_loadd(6, weight, kRowBytes);
       _tile_dpbusd(0, 4, 6);
@@ -101,12 +109,21 @@ void run_block(const Shape& shape, const Panel& panel, const int8_t* weight, con
     avx512::finish_rows<kColumnTiles>(acc[pair % 2], row + first, count, output);
   };
   const int64_t pairs = ceil_div(rows, kPairRows);
+  // The weights of a large layer come from memory. The first pairs of rows share the next block's.
+  const int8_t* next = weight + shape.chunks * kChunkBytes;
+  const int64_t sharing = pairs >= 4 ? 4 : pairs >= 2 ? 2 : 1;
+  const auto choose = [](int64_t lines) {
+    return lines == 0    ? multiply<2, kColumnTiles, 0>
+           : lines == 8  ? multiply<2, kColumnTiles, 8>
+           : lines == 16 ? multiply<2, kColumnTiles, 16>
+                         : multiply<2, kColumnTiles, 32>;
+  };
   for (int64_t pair = 0; pair < pairs; ++pair) {
-    if (rows - pair * kPairRows > kTileRows) {
-      multiply<2, kColumnTiles>(shape, panel, 2 * pair, weight, start, acc[pair % 2]);
-    } else {
-      multiply<1, kColumnTiles>(shape, panel, 2 * pair, weight, start, acc[pair % 2]);
-    }
+    const int64_t lines = pair < sharing ? kChunkBytes / kLineBytes / sharing : 0;
+    const auto multiply_pair =
+        rows - pair * kPairRows > kTileRows ? choose(lines) : multiply<1, kColumnTiles, 0>;
+    multiply_pair(shape, panel, 2 * pair, weight, next + pair * lines * kLineBytes, start,
+                  acc[pair % 2]);
     if (pair > 0) finish(done++);
   }
   finish(done);
@@ -128,7 +145,7 @@ void run(const GemmArgs& args, int64_t row_begin, int64_t row_end, int64_t block
     amx::settle_memory();
     for (int64_t block = block_begin; block < block_end; ++block) {
       const auto* weight =
-          static_cast<const int8_t*>(args.weight) + block * shape.chunks * 2 * kTileBytes;
+          static_cast<const int8_t*>(args.weight) + block * shape.chunks * kChunkBytes;
       const int64_t column = block * kBlock;
       const int64_t columns = args.n - column < kBlock ? args.n - column : kBlock;
       const avx512::Output output(args.epilogue, column, columns);
