@@ -7,13 +7,14 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CPP_FILES = $(shell find csrc tests examples benchmarks -name '*.cpp' -o -name '*.h')
 BENCHMARKS = $(subst _,-,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
 
-.PHONY: help setup setup-bench build build-bench demo publish-demo test test-sanitize bench format lint clean
+.PHONY: help setup setup-bench build build-bench demo publish-demo test test-sanitize fuzz bench format lint clean
 
 help:
 	@echo 'make demo            train, convert and run a real model; results in build/demo (ARGS=--quick: under a minute)'
 	@echo 'make publish-demo    make demo, then its results into README and docs'
 	@echo 'make test            C++ and Python tests'
 	@echo 'make test-sanitize   C++ tests under the address and undefined-behaviour sanitizers'
+	@echo 'make fuzz            the loader of programs under libFuzzer, for FUZZ_SECONDS (900)'
 	@echo 'make bench           all benchmarks, results in build/bench; make bench-NAME for one: $(BENCHMARKS)'
 	@echo '                     make publish-bench-NAME puts its results into docs'
 	@echo 'make build           set everything up and build, into .venv and python/qatx'
@@ -49,6 +50,16 @@ test-sanitize: setup
 	  -DQATX_SANITIZE=address,undefined -DQATX_BUILD_EXAMPLES=OFF
 	cmake --build build/sanitize
 	ctest --test-dir build/sanitize --verbose --no-tests=error
+
+# libFuzzer with the address and undefined-behaviour sanitizers, for FUZZ_SECONDS; starts from, and adds to, build/fuzz/corpus.
+FUZZ_SECONDS ?= 900
+fuzz: setup
+	@tools/setup_fuzz.sh
+	cmake -S tests/fuzz -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=clang++ -DPython_EXECUTABLE="$(CURDIR)/.venv/bin/python"
+	cmake --build build/fuzz
+	@mkdir -p build/fuzz/corpus
+	cd build/fuzz && ./fuzz_program -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -max_len=4096 -print_final_stats=1 \
+	  corpus ../../tests/fuzz/corpus $(ARGS)
 
 # Peers have an environment of their own: what they need does not always go with what qatx is developed with.
 setup-bench: setup

@@ -50,20 +50,22 @@ def prepare(
 ) -> fx.GraphModule:
     """Copies a float model into one that trains with quantized weights and activations.
 
-    `Conv1d`, `Conv2d`, `ConvTranspose2d` and `Linear` modules, with the batch normalization (of a
-    `Conv2d`) and the ReLU or ReLU6 behind them, and additions of two tensors become modules of
-    `qatx.nn`, under the path of the convolution or linear layer. All else stays as it is, in float:
-    among others transposed convolutions with groups, convolutions that do not pad with zeros,
-    layers with hooks, `F.conv2d` and `F.linear`.
+    `Conv1d`, `Conv2d`, `Conv3d`, `ConvTranspose2d` and `Linear` modules, with the batch
+    normalization and the ReLU or ReLU6 behind them, `Embedding` and `EmbeddingBag`, additions of
+    two tensors and `scaled_dot_product_attention` become modules of `qatx.nn`, under the path of
+    the layer. All else stays as it is, in float: among others transposed convolutions with groups,
+    convolutions that do not pad with zeros, layers with hooks, `F.conv2d` and `F.linear`.
 
-    A value is quantized where it is made, once, if a convolution, a linear layer, an addition or an
-    average pooling uses it, directly or behind operators that keep values (max pooling, reshaping,
+    A value is quantized where it is made, once, if a convolution, a linear layer, an addition, a
+    product of matrices or an average pooling uses it, directly or behind operators that keep values (max pooling, reshaping,
     slicing, padding with zeros, nearest upsampling, dropout, ...). Values that are concatenated
     share one scale. So is a value from which a product of two values, a function of each element
     (sigmoid, GELU, multiplication with a number, ...) or bilinear upsampling makes such a value. So
     are the model's inputs. An exception: one operand of an addition that is the output of a
     convolution or linear layer and is used nowhere else stays in float, because the addition is
-    then done inside that layer. The model's outputs are not quantized.
+    then done inside that layer. The second factor of a product of matrices, and the key and value
+    of attention, are quantized symmetrically: they take the place of weights. The model's outputs
+    are not quantized.
 
     The forward is traced in evaluation mode: what the model does in training only (auxiliary
     outputs) is left out. Dropout and batch normalization follow the mode of the prepared model.

@@ -22,6 +22,9 @@ from qatx.nn import FakeQuantize
 #: otherwise than exact integer sums.
 ROUNDING_SHARE = 1e-4
 
+#: What differs behind such values agrees at least so well, in decibels.
+LEAST_SQNR_BEHIND = 30.0
+
 #: Outputs that agree less, in decibels, differ for another reason than rounding.
 LEAST_OUTPUTS_SQNR = 20.0
 
@@ -71,8 +74,22 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing differs but by rounding, and the outputs agree."""
-        return all(row.rounding_only for row in self.rows) and self._outputs_agree
+        """Whether nothing differs but by rounding and what follows from it; outputs agree."""
+        return self._first_different is None and self._outputs_agree
+
+    @property
+    def _first_different(self) -> VerificationRow | None:
+        """The first value that differs by more than rounding.
+
+        Behind values that differ by rounding others do, too, and by more than one code where a
+        function is steep.
+        """
+        rounded = False
+        for row in self.rows:
+            if not row.rounding_only and not (rounded and row.sqnr >= LEAST_SQNR_BEHIND):
+                return row
+            rounded |= row.different > 0
+        return None
 
     @property
     def _outputs_agree(self) -> bool:
@@ -84,20 +101,20 @@ class Verification:
         compared = [row for row in self.rows if row.elements]
         if not compared:
             return "Nothing runs in integers: there is nothing to compare."
-        if not self._outputs_agree and all(row.rounding_only for row in compared):
+        first = self._first_different
+        if not self._outputs_agree and first is None:
             return (
                 f"Different: no quantized value shows why, but the outputs agree to "
                 f"{self.outputs_sqnr:.1f} dB only, less than {LEAST_OUTPUTS_SQNR:.0f} dB."
             )
         if all(row.equal for row in compared):
             return f"Equal: no code differs in {len(compared)} quantized values."
-        if self.ok:
+        if first is None:
             share = max(row.different / row.elements for row in compared)
             return (
-                f"Equal but for rounding: codes differ by one at most, in {share:.4%} of the "
-                "elements of a value at most."
+                f"Equal but for rounding: codes differ in {share:.4%} of the elements of a value "
+                f"at most, by {max(row.largest for row in compared)} at most."
             )
-        first = next(row for row in compared if not row.rounding_only)
         return (
             f"Different: first at {first.name}, where {first.different:,} of {first.elements:,} "
             f"codes differ, by up to {first.largest}."

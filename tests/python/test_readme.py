@@ -21,6 +21,16 @@ def test_the_program_trains_converts_and_saves(
     assert qatx.load(tmp_path / "model.pt")(torch.rand(2, 3, 32, 32)).shape == (2, 10)
 
 
+def test_the_guide_to_conversion_converts(capsys: pytest.CaptureFixture[str]):
+    guide = ROOT / "docs/converting.md"
+    (program,) = re.findall(r"```python\n(.*?)```", guide.read_text(), re.DOTALL)
+    torch.manual_seed(0)
+    exec(compile(program, str(guide), "exec"), {})
+    out = capsys.readouterr().out
+    assert "100.0% of" in out
+    assert "Equal" in out
+
+
 def test_the_guide_to_calibration_calibrates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -72,8 +72,12 @@ Isa detect_isa() {
 #if defined(__x86_64__)
   // Asks the operating system too: registers that it does not save do not count.
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c");
+#if defined(__clang__)
+  const bool f16c = true;  // Clang 14 cannot ask for it; every processor with AVX2 has it
+#else
+  const bool f16c = __builtin_cpu_supports("f16c");
+#endif
+  const bool avx2 = f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
