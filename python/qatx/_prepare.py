@@ -57,15 +57,15 @@ def prepare(
     convolutions that do not pad with zeros, layers with hooks, `F.conv2d` and `F.linear`.
 
     A value is quantized where it is made, once, if a convolution, a linear layer, an addition, a
-    product of matrices or an average pooling uses it, directly or behind operators that keep values (max pooling, reshaping,
-    slicing, padding with zeros, nearest upsampling, dropout, ...). Values that are concatenated
-    share one scale. So is a value from which a product of two values, a function of each element
-    (sigmoid, GELU, multiplication with a number, ...) or bilinear upsampling makes such a value. So
-    are the model's inputs. An exception: one operand of an addition that is the output of a
-    convolution or linear layer and is used nowhere else stays in float, because the addition is
-    then done inside that layer. The second factor of a product of matrices, and the key and value
-    of attention, are quantized symmetrically: they take the place of weights. The model's outputs
-    are not quantized.
+    product of matrices or an average pooling uses it, directly or behind operators that keep values
+    (max pooling, reshaping, slicing, padding with zeros, nearest upsampling, dropout, ...). Values
+    that are concatenated share one scale. So is a value from which a product of two values, a
+    function of each element (sigmoid, GELU, multiplication with a number, ...) or bilinear
+    upsampling makes such a value. So are the model's inputs. An exception: one operand of an
+    addition that is the output of a convolution or linear layer and is used nowhere else stays in
+    float, because the addition is then done inside that layer. The second factor of a product of
+    matrices, and the key and value of attention, are quantized symmetrically: they take the place
+    of weights. The model's outputs are not quantized.
 
     The forward is traced in evaluation mode: what the model does in training only (auxiliary
     outputs) is left out. Dropout and batch normalization follow the mode of the prepared model.
