@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from qatx._batches import tensors_in
+
 _ENOUGH_PAIRS = 1000  # of neighbouring pixels, to tell a correlation from chance
 _NOISE_CORRELATION = 0.1
 _DUPLICATE_SHARE = 0.1
-
-
-def tensors_in(batch: object) -> Iterator[Tensor]:
-    """The tensors of a batch: itself, or those in tuples, lists and mappings."""
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from tensors_in(value)
-    elif isinstance(batch, (tuple, list)):
-        for value in batch:
-            yield from tensors_in(value)
 
 
 class DataCheck:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -60,10 +60,44 @@ class WeightedLayer(QuantizedLayer):
         weight_fake_quantize: Quantizes the weight that the layer multiplies with.
     """
 
+    weight: Any  # as torch's layers declare them, which is not all alike
+    bias: Any
     weight_fake_quantize: FakeQuantize
 
     def _init_weight(self, qconfig: QConfig, shape: Sequence[int], device: Device) -> None:
         self.weight_fake_quantize = weight_fake_quantize(qconfig, shape, device)
+
+    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer's linear operation, with a weight whose output channels come first."""
+        raise NotImplementedError
+
+    def _run_deployed(self, x: Tensor) -> Tensor:
+        """What evaluation computes."""
+        weight = self.weight_fake_quantize(self._deployed_weight())
+        return self._finish(self._multiply(x, weight, self._deployed_bias()))
+
+    # What is deployed: one weight, which `weight_fake_quantize` takes, and one bias. Subclasses
+    # whose parameters are something else say here how they relate.
+
+    def _deployed_weight(self) -> Tensor:
+        """The weight before quantization, output channels first."""
+        weight: Tensor = self.weight
+        return weight
+
+    def _deployed_bias(self) -> Tensor | None:
+        bias: Tensor | None = self.bias
+        return bias
+
+    @torch.no_grad()
+    def _set_deployed_weight(self, weight: Tensor) -> None:
+        self.weight.copy_(weight)
+
+    @torch.no_grad()
+    def _add_to_bias(self, change: Tensor) -> None:
+        """Adds to the deployed bias; a layer without a bias gets one."""
+        if self.bias is None:
+            self.bias = nn.Parameter(torch.zeros_like(change))
+        self.bias += change
 
     def _take_over(self, source: nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> Self:
         """Gives a layer made on the meta device the parameters, device and mode of `source`."""

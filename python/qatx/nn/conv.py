@@ -73,16 +73,15 @@ class _Conv(WeightedLayer):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Returns float32 `[N, Cout, ...]`."""
-        return self._finish(self._convolve(input, self.weight_fake_quantize(self.weight)))
+        return self._run_deployed(input)
 
     def extra_repr(self) -> str:
         """Torch's, and the ReLU."""
         return f"{super().extra_repr()}, {self._relu_repr()}"
 
-    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Convolves with this weight."""
+    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         assert isinstance(self, (nn.Conv1d, nn.Conv2d))
-        y: Tensor = self._conv_forward(x, weight, self.bias)
+        y: Tensor = self._conv_forward(x, weight, bias)
         return y
 
 
@@ -270,28 +269,48 @@ class ConvBn2d(Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Returns float32 `[N, Cout, H', W']`."""
-        bn = self.bn
-        assert bn.running_mean is not None
-        assert bn.running_var is not None
-        use_batch_statistics = self.training and not self.batch_norm_frozen
-        factor = torch.rsqrt(bn.running_var + bn.eps)
-        if bn.affine:
-            # The division below takes the factor back out: all of gamma's gradient but noise of
-            # rounding comes from the normalization.
-            factor = factor * (bn.weight.detach() if use_batch_statistics else bn.weight)
+        if not self.training or self.batch_norm_frozen:
+            return self._run_deployed(input)
+        # The division below takes the factor back out: all of gamma's gradient but noise of
+        # rounding comes from the normalization.
+        factor = self._factor(detach_gamma=True)
         weight = self.weight_fake_quantize(self.weight * factor[:, None, None, None])
-        if use_batch_statistics:
-            y = self._conv_forward(input, weight, None)
-            # Where gamma is 0, so is the weight, and the channel is beta whatever it is divided by.
-            y = y / torch.where(factor == 0, 1.0, factor)[:, None, None]
-            if self.bias is not None:
-                y = y + self.bias[:, None, None]
-            return self._finish(bn(y))
-        shift = -bn.running_mean if self.bias is None else self.bias - bn.running_mean
-        bias = shift * factor
-        if bn.affine:
-            bias = bias + bn.bias
-        return self._finish(self._conv_forward(input, weight, bias))
+        y = self._conv_forward(input, weight, None)
+        y = y / _divisor(factor)[:, None, None]
+        if self.bias is not None:
+            y = y + self.bias[:, None, None]
+        return self._finish(self.bn(y))
+
+    def _factor(self, *, detach_gamma: bool = False) -> Tensor:
+        """What normalization with the running statistics multiplies each channel with."""
+        assert self.bn.running_var is not None
+        factor = torch.rsqrt(self.bn.running_var + self.bn.eps)
+        if self.bn.affine:
+            factor = factor * (self.bn.weight.detach() if detach_gamma else self.bn.weight)
+        return factor
+
+    def _deployed_weight(self) -> Tensor:
+        weight: Tensor = self.weight * self._factor()[:, None, None, None]
+        return weight
+
+    def _deployed_bias(self) -> Tensor:
+        mean = self.bn.running_mean
+        assert mean is not None
+        bias = (-mean if self.bias is None else self.bias - mean) * self._factor()
+        return bias + self.bn.bias if self.bn.affine else bias
+
+    @torch.no_grad()
+    def _set_deployed_weight(self, weight: Tensor) -> None:
+        factor = self._factor()[:, None, None, None]
+        self.weight.copy_(torch.where(factor == 0, self.weight, weight / _divisor(factor)))
+
+    @torch.no_grad()
+    def _add_to_bias(self, change: Tensor) -> None:
+        if self.bn.affine:
+            self.bn.bias.add_(change)
+        else:
+            assert self.bn.running_mean is not None
+            self.bn.running_mean.sub_(change / self._factor())
 
     # A tensor, because some formats of state dicts hold nothing else.
     def get_extra_state(self) -> Tensor:
@@ -305,6 +324,11 @@ class ConvBn2d(Conv2d):
     def extra_repr(self) -> str:
         """Torch's, the ReLU, and whether batch normalization is frozen."""
         return f"{super().extra_repr()}, batch_norm_frozen={self.batch_norm_frozen}"
+
+
+def _divisor(factor: Tensor) -> Tensor:
+    """Where gamma is 0, so is the weight: whatever it is divided by, nothing changes."""
+    return torch.where(factor == 0, 1.0, factor)
 
 
 class ConvTranspose2d(_Conv, nn.ConvTranspose2d):
@@ -363,17 +387,27 @@ class ConvTranspose2d(_Conv, nn.ConvTranspose2d):
 
     def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # noqa: A002
         """Returns float32 `[N, Cout, H', W']`."""
-        # The weight's output channels come second; its scales belong to them.
-        weight = self.weight_fake_quantize(self.weight.transpose(0, 1)).transpose(0, 1)
+        return self._run_deployed(input)
+
+    # The weight's output channels come second; its scales belong to them.
+
+    def _deployed_weight(self) -> Tensor:
+        weight: Tensor = self.weight.transpose(0, 1)
+        return weight
+
+    @torch.no_grad()
+    def _set_deployed_weight(self, weight: Tensor) -> None:
+        self.weight.copy_(weight.transpose(0, 1))
+
+    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         assert not isinstance(self.padding, str)
-        y = F.conv_transpose2d(
-            input,
-            weight,
-            self.bias,
+        return F.conv_transpose2d(
+            x,
+            weight.transpose(0, 1),
+            bias,
             self.stride,
             self.padding,
             self.output_padding,
             self.groups,
             self.dilation,
         )
-        return self._finish(y)

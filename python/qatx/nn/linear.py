@@ -79,8 +79,10 @@ class Linear(nn.Linear, WeightedLayer):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Returns float32 `[..., out_features]`."""
-        weight = self.weight_fake_quantize(self.weight)
-        return self._finish(F.linear(input, weight, self.bias))
+        return self._run_deployed(input)
+
+    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
 
     def extra_repr(self) -> str:
         """Torch's, and the ReLU."""
