@@ -256,20 +256,24 @@ def _flattens(node: fx.Node) -> bool:
 
 
 def _readers(node: fx.Node) -> Iterator[str]:
-    """The layers behind a node, with no other layer or normalization between."""
+    """The layers that read a value, seen through what keeps channels."""
     for user in node.users:
         if type(module_of(user)) in _LAYERS:
             yield str(user.target)
-        elif type(module_of(user)) not in _NORMS and user.op != "output":
+        elif _is_transparent(user):
             yield from _readers(user)
 
 
 def _origin(node: fx.Node) -> fx.Node:
     """What makes the input of a node, seen through what keeps channels."""
     source = input_of(node)
-    while relu_of(source) or _flattens(source) or _keeps_channels(source, of_images=True):
+    while _is_transparent(source):
         source = input_of(source)
     return source
+
+
+def _is_transparent(node: fx.Node) -> bool:
+    return bool(relu_of(node)) or _flattens(node) or _keeps_channels(node, of_images=True)
 
 
 def _named(node: fx.Node) -> str:
