@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import get_args
 
 import qatx
 import torch
@@ -22,7 +22,7 @@ METHODS: tuple[RangeMethod, ...] = tuple(
 BY_METHOD = "accuracy by method"
 BY_SAMPLES = "accuracy by number of samples"
 NOISE, REAL_DATA, NOISE_DATA = "random noise", "1,000 images", "1,000 random images"
-ROUNDING, NEAREST, PLAIN = "4-bit weights", "mse, nearest", "min_max, nearest"
+ROUNDING, NEAREST, PLAIN = "rounding of weights", "mse, nearest", "min_max, nearest"
 NUM_SAMPLES = 1000
 
 
@@ -32,14 +32,17 @@ def by_method(subject: Subject) -> Iterator[Accuracy]:
         case = f"{BY_METHOD}: {subject.name}, W{bits}A8"
         yield Accuracy(case, FLOAT, subject.accuracy(subject.model))
         for method in METHODS:
-            model = calibrated(subject, subject.calibration[:NUM_SAMPLES], method, _weights(bits))
+            qconfig = qatx.QConfig(
+                weight=qatx.QuantSpec(bits=bits, axis=0), weight_range="mse" if bits < 8 else None
+            )
+            model = calibrated(subject, subject.calibration[:NUM_SAMPLES], method, qconfig)
             yield Accuracy(case, method, accuracy(subject, model))
 
 
 def by_samples(subject: Subject, counts: Sequence[int]) -> Iterator[Accuracy]:
     """Mean over parts of the data where these are few."""
     for count in counts:
-        parts = subject.calibration.split(count)[: 10 if count <= 100 else 1]
+        parts = subject.calibration.split(count)[: 5 if count <= 100 else 1]
         for method in METHODS:
             found = [accuracy(subject, calibrated(subject, part, method)) for part in parts]
             yield Accuracy(
@@ -63,17 +66,19 @@ def on_noise(subject: Subject) -> Iterator[Accuracy]:
             )
 
 
-def rounding(subject: Subject) -> Iterator[Accuracy]:
-    """What the methods of `qatx.ptq` get out of 4-bit weights."""
+def rounding(subject: Subject, spec: qatx.QuantSpec) -> Iterator[Accuracy]:
+    """What the methods of `qatx.ptq` get out of weights of few bits."""
     images = subject.calibration[:NUM_SAMPLES]
-    case = f"{ROUNDING}: {subject.name}, W4A8"
+    scales = "channel" if spec.axis is not None else "tensor"
+    case = f"{ROUNDING}: {subject.name}, W{spec.bits}A8, a scale for each {scales}"
     yield Accuracy(case, FLOAT, subject.accuracy(subject.model))
-    for name, weights in ((PLAIN, "min_max"), (NEAREST, "mse")):
-        model = calibrated(subject, images, MIN_MAX, _weights(4, weights))
+    for name, method in ((PLAIN, "min_max"), (NEAREST, "mse")):
+        qconfig = qatx.QConfig(weight=spec, weight_range=method)
+        model = calibrated(subject, images, MIN_MAX, qconfig)
         yield Accuracy(case, name, accuracy(subject, model))
     for name in ("correct_bias", "gptq", "adaround"):
         rounded = copy.deepcopy(model)
-        getattr(qatx.ptq, name)(rounded, images, progress=False)
+        getattr(qatx.ptq, name)(rounded, images, num_samples=512, progress=False)
         yield Accuracy(case, f"mse, {name}", accuracy(subject, rounded))
         if name != "correct_bias":
             qatx.ptq.correct_bias(rounded, images, reference=subject.model, progress=False)
@@ -106,8 +111,3 @@ def accuracy(subject: Subject, model: nn.Module) -> float:
 def points(rows: Mapping[str, Accuracy], name: str, other: str) -> float:
     """How many points of a hundred one contender is better than another."""
     return 100 * (rows[name].accuracy - rows[other].accuracy)
-
-
-def _weights(bits: int, method: RangeMethod = "mse") -> qatx.QConfig:
-    options: dict[str, Any] = {} if bits == 8 else {"weight_range": method}
-    return qatx.QConfig(weight=qatx.QuantSpec(bits=bits, axis=0), **options)

@@ -58,7 +58,7 @@ def train_demo(quick: bool) -> Subject:
     optimizer = torch.optim.SGD(
         model.parameters(), lr=0.15, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
-    _train(model, optimizer, dataset, lambda x, _: x, epochs=1 if quick else 3)
+    _train(model, optimizer, dataset, lambda x, _: x, epochs=1 if quick else 2)
     return _subject(DEMO, model, dataset, lambda x, _: x)
 
 
@@ -73,7 +73,7 @@ def train_outliers(quick: bool) -> Subject:
         *(nn.Flatten(), nn.Linear(32 * 7 * 7, 10)),
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    _train(model, optimizer, dataset, add_glitches, epochs=1 if quick else 4)
+    _train(model, optimizer, dataset, add_glitches, epochs=1 if quick else 3)
     return _subject(OUTLIERS, model, dataset, add_glitches)
 
 
