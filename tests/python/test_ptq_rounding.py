@@ -318,7 +318,7 @@ def test_a_layer_that_is_called_twice_and_tied_weights():
             self.b.weight = self.a.weight
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.b(torch.relu(self.a(torch.relu(self.a(x)))))
+            return self.b(torch.relu(self.a(input=torch.relu(self.a(x)))))
 
     data = torch.randn(128, 6)
     model = qatx.prepare(Twice(), qatx.QConfig(weight=qatx.QuantSpec(bits=3, axis=0)))

@@ -140,12 +140,12 @@ class LayerByLayer:
         """What a layer gets from a batch; the model runs no further than to its last call."""
         inputs: list[Tensor] = []
 
-        def remember(_layer: nn.Module, args: tuple[Any, ...]) -> None:
-            inputs.append(args[0])
+        def remember(_layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            inputs.append(args[0] if args else named["input"])
             if len(inputs) == calls:
                 raise _ReachedError
 
-        hook = layer.register_forward_pre_hook(remember)
+        hook = layer.register_forward_pre_hook(remember, with_kwargs=True)
         try:
             self._forward(model, batch)
         except _ReachedError:

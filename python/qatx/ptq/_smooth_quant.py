@@ -109,7 +109,9 @@ class _Watch:
     def feed(self, batches: Iterable[Any], forward: Callable[[nn.Module, Any], object]) -> None:
         """Runs the model on all batches."""
         hooks = [
-            self._model.get_submodule(link.readers[0]).register_forward_pre_hook(self._hook(link))
+            self._model.get_submodule(link.readers[0]).register_forward_pre_hook(
+                self._hook(link), with_kwargs=True
+            )
             for link in self._links
         ]
         empty = True
@@ -127,11 +129,11 @@ class _Watch:
             if not largest.isfinite().all():
                 raise ValueError(f"{self._owner}: {name}: the values hold NaN or infinities")
 
-    def _hook(self, link: Link) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def _hook(self, link: Link) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         channels = outputs_of(self._model.get_submodule(link.maker))
 
-        def look(module: nn.Module, args: tuple[Any, ...]) -> None:
-            x = args[0].detach().abs()
+        def look(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            x = (args[0] if args else named["input"]).detach().abs()
             spatial = len(getattr(module, "kernel_size", ()))
             if spatial:
                 x = x.movedim(-1 - spatial, 0).reshape(channels, -1)
