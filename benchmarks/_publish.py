@@ -17,7 +17,10 @@ from _results import Row, read
 from _tables import MISSING, all_tables
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs/performance.md"
+PERFORMANCE = ROOT / "docs/performance.md"
+PAGES = {  # all others: PERFORMANCE
+    "calibration": (ROOT / "docs/calibration.md", ROOT / "docs/ptq.md"),
+}
 RESULTS, FIGURES = ROOT / "docs/results", ROOT / "docs/figures"
 
 # The setting that the figure of a benchmark shows.
@@ -36,7 +39,11 @@ def main() -> None:
     kept = RESULTS / f"{stem}.json"
     shutil.copy(ROOT / f"build/bench/{name}.json", kept)
     machine, rows, targets = read(kept)
-    if name in FIGURE_SETTINGS:
+    if name == "calibration":
+        from _calibration_figures import draw_calibration
+
+        draw_calibration(rows, FIGURES / f"{stem}.png")
+    elif name in FIGURE_SETTINGS:
         setting = FIGURE_SETTINGS[name]
         chosen = [row for row in rows if isinstance(row, Row) and row.setting == setting]
         draw_ratios(chosen, setting, FIGURES / f"{stem}.png")
@@ -44,12 +51,13 @@ def main() -> None:
     blocks = {table.title: table.markdown() for table in all_tables(rows, targets)}
     blocks.setdefault(MISSING, "Nobody is missing.")
     blocks["machine"] = describe(machine, kept)
-    PAGE.write_text(fill(PAGE.read_text(), name, blocks))
+    for page in PAGES.get(name, (PERFORMANCE,)):
+        page.write_text(fill(page.read_text(), name, blocks))
 
 
 def describe(machine: dict[str, Any], results: Path) -> str:
     """The machine in a sentence, and where all figures are."""
-    link = results.relative_to(PAGE.parent)
+    link = results.relative_to(ROOT / "docs")
     peers = "".join(f"{name} {version}, " for name, version in machine["peers"].items())
     return (
         f"{machine['cpu']}, {machine['cores']} cores, kernels for {machine['isa']}, "

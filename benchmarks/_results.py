@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import statistics
@@ -67,6 +68,14 @@ class Row(Entry):
 
 
 @dataclass(frozen=True)
+class Accuracy(Entry):
+    """What a classifier that one contender made got right in one case."""
+
+    accuracy: float  # the share of test images, 0 to 1
+    warned: bool | None = None  # whether the contender warned of the data
+
+
+@dataclass(frozen=True)
 class Target:
     """A figure in one case, and what it should be: at least or at most."""
 
@@ -82,7 +91,7 @@ class Target:
         if self.at_least is not None:
             return self.figure / self.at_least
         assert self.at_most is not None
-        return self.at_most / self.figure
+        return math.inf if self.figure <= 0 else self.at_most / self.figure
 
     @property
     def reached(self) -> bool:
@@ -137,7 +146,10 @@ def machine(peers: Iterable[str]) -> dict[str, Any]:
 
 
 def write(
-    path: Path, rows: Sequence[Row | Missing], targets: Sequence[Target], peers: Iterable[str]
+    path: Path,
+    rows: Sequence[Row | Accuracy | Missing],
+    targets: Sequence[Target],
+    peers: Iterable[str],
 ) -> None:
     """Writes the JSON file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,18 +161,24 @@ def write(
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _fields(entry: Row | Missing | Target) -> dict[str, Any]:
+def _fields(entry: Row | Accuracy | Missing | Target) -> dict[str, Any]:
     """What it has, without what it lacks."""
     return {key: value for key, value in asdict(entry).items() if value is not None}
 
 
-def read(path: Path) -> tuple[dict[str, Any], list[Row | Missing], list[Target]]:
+def read(path: Path) -> tuple[dict[str, Any], list[Row | Accuracy | Missing], list[Target]]:
     """The machine, the rows and the targets of a file."""
     content = json.loads(path.read_text())
     for target in content["targets"]:
         del target["reached"]  # follows from the rest
     return (
         content["machine"],
-        [Missing(**row) if "reason" in row else Row(**row) for row in content["rows"]],
+        [_entry(row) for row in content["rows"]],
         [Target(**target) for target in content["targets"]],
     )
+
+
+def _entry(fields: dict[str, Any]) -> Row | Accuracy | Missing:
+    if "reason" in fields:
+        return Missing(**fields)
+    return Accuracy(**fields) if "accuracy" in fields else Row(**fields)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import rich.table
-from _results import Entry, Missing, Row, Target
+from _results import Accuracy, Entry, Missing, Row, Target
 
 LEGEND = (
     "Times: median milliseconds, and their ratio to the reference. Memory: MB kept for the "
-    "backward / MB at the peak. *: other programs were running."
+    "backward / MB at the peak. *: other programs were running. Shares: test images that are "
+    "classified right."
 )
 NOTHING, MISSING = "-", "missing"
 MAX_COLUMNS = 8
@@ -41,13 +42,14 @@ class Table:
         return table
 
 
-def all_tables(rows: Sequence[Row | Missing], targets: Sequence[Target]) -> list[Table]:
+def all_tables(rows: Sequence[Row | Accuracy | Missing], targets: Sequence[Target]) -> list[Table]:
     """A table for each setting and one for its memory; then what was measured beside times, who is
     missing and why, and the targets."""
     tables = []
     for setting in _unique(row.setting for row in rows):
         chosen = [row for row in rows if row.setting == setting]
-        tables.append(_pivot(setting, chosen, _time))
+        accuracies = any(isinstance(row, Accuracy) for row in chosen)
+        tables.append(_pivot(setting, chosen, _accuracy if accuracies else _time))
         if any(_memory(row) for row in chosen):
             tables.append(_pivot(f"{setting}, memory", chosen, _memory))
     for title, cell in (("agreement", _agreement), ("integers", _integers)):
@@ -74,6 +76,12 @@ def _pivot(title: str, rows: Sequence[Entry], cell: Callable[[Entry], str]) -> T
         header = contenders
         lines = [[s, *(cells.get((name, s), "") for name in contenders)] for s in subjects]
     return Table(title, ["", *header], lines, figures=range(1, len(header) + 1))
+
+
+def _accuracy(row: Entry) -> str:
+    if not isinstance(row, Accuracy):
+        return NOTHING
+    return f"{row.accuracy:.2%}" + (" (warned)" if row.warned else "")
 
 
 def _time(row: Entry) -> str:

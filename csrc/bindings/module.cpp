@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "observer.h"
+#include "ptq.h"
 #include "qatx/engine/recording.h"
 #include "qatx/qatx.h"
 
@@ -149,6 +150,7 @@ Returns:
 Raises:
     ValueError: a range is not finite or min > max.)");
   qatx::bind_observer(m);
+  qatx::bind_ptq(m);
   m.def(
       "convert", torch::wrap_pybind_function(convert_archive), py::arg("archive"),
       py::arg("example_inputs"),

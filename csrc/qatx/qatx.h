@@ -15,3 +15,7 @@
 #include "qatx/ops/pact.h"
 #include "qatx/ops/quantize.h"
 #include "qatx/ops/scales.h"
+#include "qatx/ptq/adaround.h"
+#include "qatx/ptq/channel_scales.h"
+#include "qatx/ptq/gptq.h"
+#include "qatx/ptq/output_error.h"

@@ -29,7 +29,7 @@ if _minor(_torch.__version__) != _minor(_build_info.TORCH_VERSION):
         f"{_minor(_build_info.TORCH_VERSION)}, or build qatx again with the torch that is installed"
     )
 
-from qatx import nn  # noqa: E402
+from qatx import nn, ptq  # noqa: E402
 from qatx._C import QuantSpec  # noqa: E402
 from qatx._calibrate import CalibrationWarning, calibrate  # noqa: E402
 from qatx._calibration_report import CalibrationReport, CalibrationRow  # noqa: E402
@@ -65,6 +65,7 @@ __all__ = [
     "nn",
     "parameter_groups",
     "prepare",
+    "ptq",
     "save",
     "verify",
 ]

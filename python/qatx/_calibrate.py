@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import copy
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
+from qatx._batches import ForwardFirst, batches_of, check_num_samples, shown
 from qatx._C import Observer, QuantSpec
 from qatx._calibration_data import DataCheck
 from qatx._calibration_ranges import ChannelCheck, MovingCheck
 from qatx._calibration_report import CalibrationReport, CalibrationRow
+from qatx._modes import evaluating
 from qatx._ranges import RangeMethod, check_range_method
 from qatx._ranks import merge_over_ranks, sum_over_ranks
 from qatx.nn import FakeQuantize
 
-_BATCH_SIZE = 64
 _FEW_SAMPLES = 100
 
 
@@ -90,21 +87,18 @@ def calibrate(
         )
     if method is not None:
         check_range_method("qatx.calibrate", "method", method)
-    if num_samples is not None and num_samples < 1:
-        raise ValueError(f"qatx.calibrate: num_samples must be at least 1, got {num_samples}")
+    check_num_samples("qatx.calibrate", num_samples)
     options = {"percentile": percentile, "norm": norm}
     before = {name: copy.deepcopy(module.state_dict()) for name, module in fake_quantizes.items()}
-    modes = {module: module.training for module in model.modules()}
     run = _Run(fake_quantizes)
     try:
         for fake_quantize in fake_quantizes.values():
             fake_quantize.begin_calibration()
         failure: Exception | None = None
         try:
-            batches = _batches(data, num_samples)
-            run.feed(
-                model.eval(), _shown(batches, progress), forward or _forward_first, num_samples
-            )
+            batches = shown(batches_of(data, num_samples), "Calibrating", progress)
+            with evaluating(model):
+                run.feed(model, batches, forward or ForwardFirst("qatx.calibrate"), num_samples)
         except Exception as error:
             failure = error
         failures = sum_over_ranks(int(failure is not None))  # or other ranks would wait for this
@@ -120,8 +114,6 @@ def calibrate(
         raise
     finally:
         run.close()
-        for module, mode in modes.items():
-            module.training = mode
     problems = run.problems(rows)
     for problem in problems:
         warnings.warn(f"qatx.calibrate: {problem}", CalibrationWarning, stacklevel=2)
@@ -138,7 +130,6 @@ class _Run:
         self._moving = MovingCheck()
         self._channels = ChannelCheck(fake_quantizes)
 
-    @torch.no_grad()
     def feed(
         self,
         model: nn.Module,
@@ -181,37 +172,6 @@ class _Run:
             *self._moving.problems(),
             *self._channels.problems(),
         ]
-
-
-def _batches(data: Tensor | Iterable[Any], num_samples: int | None) -> Iterable[Any]:
-    if not isinstance(data, Tensor):
-        return data
-    if data.dim() == 0:
-        return [data]
-    samples = data if num_samples is None else data[:num_samples]
-    return list(samples.split(_BATCH_SIZE)) if len(samples) else []
-
-
-def _shown(batches: Iterable[Any], progress: bool | None) -> Iterator[Any]:
-    console = Console(stderr=True)
-    shown = sys.stderr.isatty() if progress is None else progress
-    try:
-        total = len(batches)  # type: ignore[arg-type]
-    except TypeError:  # an iterator, or a DataLoader of an iterable dataset
-        total = None
-    yield from track(
-        batches, description="Calibrating", total=total, console=console, disable=not shown
-    )
-
-
-def _forward_first(model: nn.Module, batch: object) -> object:
-    x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            "qatx.calibrate: a batch must be a tensor, or a tuple or list that starts with one, "
-            f"got {type(batch).__name__}; use the argument forward for batches of another form"
-        )
-    return model(x)
 
 
 def _finish(

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from qatx._batches import tensors_in
+
 _ENOUGH_PAIRS = 1000  # of neighbouring pixels, to tell a correlation from chance
 _NOISE_CORRELATION = 0.1
 _DUPLICATE_SHARE = 0.1
-
-
-def tensors_in(batch: object) -> Iterator[Tensor]:
-    """The tensors of a batch: itself, or those in tuples, lists and mappings."""
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from tensors_in(value)
-    elif isinstance(batch, (tuple, list)):
-        for value in batch:
-            yield from tensors_in(value)
 
 
 class DataCheck:
@@ -32,9 +21,9 @@ class DataCheck:
 
     Looks at the first tensor of each batch; its first dimension counts samples.
 
-    * Noise: the correlation of each pixel with its neighbour to the right and below, over all
-      floating-point images (N, C, H, W), each channel less its mean over the batch. It is about 1 /
-      sqrt(pairs) for independent values; photographs have 0.8 and more.
+    * Noise: the correlation of each pixel with its neighbour to the right and below, the mean over
+      all floating-point images (N, C, H, W), each channel less its mean over the batch. It is about
+      1 / sqrt(pairs) for independent values; photographs have 0.8 and more.
     * Duplicates: samples whose bytes have the 64-bit hash of an earlier sample.
     """
 
@@ -42,8 +31,8 @@ class DataCheck:
         self.samples = 0
         self._hashes: set[int] = set()
         self._pairs = 0
-        self._products = torch.zeros(2, dtype=torch.float64)  # right, below
-        self._squares = torch.zeros(2, dtype=torch.float64)
+        self._images = torch.zeros(2, dtype=torch.int64)  # right, below
+        self._correlations = torch.zeros(2, dtype=torch.float64)
 
     def add(self, batch: Any) -> None:  # noqa: ANN401 (any type of batch)
         """Looks at one batch."""
@@ -63,16 +52,20 @@ class DataCheck:
         x = torch.nan_to_num(x - x.mean((0, 2, 3), keepdim=True), 0.0, 0.0, 0.0)
         neighbours = ((x[..., :-1], x[..., 1:]), (x[..., :-1, :], x[..., 1:, :]))
         for i, (a, b) in enumerate(neighbours):
-            self._products[i] += (a * b).sum().double()
-            self._squares[i] += (a.square() + b.square()).sum().double() / 2
+            # Image by image, so that one with a glitch does not speak for all.
+            squares = (a.square() + b.square()).sum((1, 2, 3)).double() / 2
+            varied = squares > 0
+            products = (a * b).sum((1, 2, 3)).double()
+            self._correlations[i] += (products[varied] / squares[varied]).sum()
+            self._images[i] += varied.sum()
         self._pairs += min(a.numel() for a, _ in neighbours)
 
     @property
     def correlation(self) -> float:
         """Of neighbouring pixels, the larger of both directions; NaN where there are too few."""
-        if self._pairs < _ENOUGH_PAIRS or bool((self._squares <= 0).any()):
+        if self._pairs < _ENOUGH_PAIRS or bool((self._images == 0).any()):
             return math.nan
-        return float((self._products / self._squares).max())
+        return float((self._correlations / self._images).max())
 
     def problems(self) -> list[str]:
         """What is wrong, for the user, with figures."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from qatx import _C, _torchscript
+from qatx._calibrated import check_calibrated
 from qatx._report import Report, ReportRow
-from qatx.nn import FakeQuantize
 
 
 def convert(
@@ -54,25 +54,11 @@ def convert(
                 f"qatx.convert: example_inputs[{index}] must be a tensor, got "
                 f"{type(value).__name__}"
             )
-    _check_calibrated(model)
+    check_calibrated("qatx.convert", model)
     # Archives cross into C++ and back whatever pybind11 torch and qatx were built with.
     archive, rows = _C.convert(_trace(model, example_inputs), list(example_inputs))
     converted = _torchscript.load(io.BytesIO(archive))
     return converted, Report(tuple(ReportRow(**row) for row in rows))
-
-
-def _check_calibrated(model: nn.Module) -> None:
-    fake_quantizes = {
-        name: module for name, module in model.named_modules() if isinstance(module, FakeQuantize)
-    }
-    if not fake_quantizes:
-        raise ValueError("qatx.convert: the model has no quantization; call qatx.prepare first")
-    missing = [name for name, module in fake_quantizes.items() if not module.calibrated]
-    if missing:
-        raise ValueError(
-            "qatx.convert: the model is not calibrated; call qatx.calibrate(model, data) first. "
-            f"Without a scale: {', '.join(missing)}"
-        )
 
 
 def _trace(model: nn.Module, example_inputs: tuple[Any, ...]) -> bytes:

@@ -35,7 +35,7 @@ from qatx._nodes import (
     takes_relu,
 )
 from qatx._trace import trace
-from qatx.nn._layer import QuantizedLayer, Relu, WeightedLayer
+from qatx.nn._layer import ProductLayer, QuantizedLayer, Relu, WeightedLayer
 from qatx.nn._make import activation_fake_quantize
 from qatx.nn.conv_bn import CONV_BN
 from qatx.nn.fake_quantize import FakeQuantize
@@ -352,9 +352,7 @@ def _integer_inputs(node: fx.Node, *, is_read: bool) -> list[fx.Node]:
     if isinstance(layer, qnn.Add):
         fused = _fused_operand(node)
         return [operand for operand in node.all_input_nodes if operand is not fused]
-    if isinstance(layer, (qnn.Embedding, qnn.EmbeddingBag)):
-        return []  # indices
-    if isinstance(layer, WeightedLayer) or is_average_pool(node):
+    if isinstance(layer, ProductLayer) or is_average_pool(node):
         return [input_of(node)]
     if isinstance(layer, qnn.ScaledDotProductAttention):
         return _attended(node)

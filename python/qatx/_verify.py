@@ -16,6 +16,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from qatx import _C, _torchscript
+from qatx._batches import first_tensor
 from qatx.nn import FakeQuantize
 
 #: Up to this share of codes may differ by one where float sums of the trained model round
@@ -197,7 +198,7 @@ def verify(
     hooks = [module.register_forward_hook(remember) for module in names]
     try:
         for batch in [data] if isinstance(data, Tensor) else data:
-            x = _first(batch)
+            x = first_tensor("qatx.verify", batch)
             made.clear()
             expected = trained(x)
             held: dict[str, list[tuple[float, Tensor]]] = {}
@@ -251,16 +252,6 @@ class _Total:
 
 def _is_activation(module: nn.Module) -> bool:
     return isinstance(module, FakeQuantize) and module.role == "activation"
-
-
-def _first(batch: object) -> Tensor:
-    x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            "qatx.verify: a batch must be a tensor, or a tuple or list that starts with one, got "
-            f"{type(batch).__name__}"
-        )
-    return x
 
 
 def _flat(output: object) -> Tensor:

@@ -56,6 +56,32 @@ def test_every_contender_has_a_time_or_a_reason(tmp_path: Path):
     assert {target["target"] for target in content["targets"]}
 
 
+def test_calibration_has_every_comparison(tmp_path: Path):
+    out = tmp_path / "calibration.json"
+    result = subprocess.run(
+        [PYTHON, ROOT / "benchmarks/calibration.py", "--quick", "--out", out],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    content = json.loads(out.read_text())
+    assert "onnxruntime" in content["machine"]["peers"]
+    settings = {row["case"].partition(": ")[0] for row in content["rows"]}
+    assert settings == {
+        "accuracy by method",
+        *(f"random noise, {n} network" for n in ("demo", "outlier")),
+        *(f"accuracy by number of samples, {n} network" for n in ("demo", "outlier")),
+        *("rounding of weights", "observing a batch", "calibrating", "KL search"),
+    }
+    for row in content["rows"]:
+        assert row.get("accuracy", row.get("median_ms")) > 0, row
+        assert row.get("accuracy", 0) <= 1
+    assert all(row["warned"] for row in content["rows"] if row["case"].endswith("random images"))
+    names = {target["target"] for target in content["targets"]}
+    assert "KL at most 0.2 points worse than min-max" in names
+
+
 def test_an_unknown_model_is_named():
     result = subprocess.run(
         [PYTHON, ROOT / "benchmarks/int8_inference.py", "--models", "resnet18,alexnet"],

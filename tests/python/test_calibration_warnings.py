@@ -49,6 +49,12 @@ def test_noise(kind):
     assert abs(float(text.split("correlate by ")[1].split()[0])) < 0.1
 
 
+def test_glitches_in_few_images_are_not_noise():
+    data = images(200)
+    data[::50, 0, 3, 4] = 1000.0
+    assert not any("noise" in text for text in warned(network(), data))
+
+
 def test_constant_images_are_not_noise():
     assert not any("noise" in text for text in warned(network(), torch.ones(128, 3, 16, 16)))
 

@@ -40,3 +40,14 @@ def test_the_guide_to_calibration_calibrates(
     exec(compile(program, str(guide), "exec"), {})
     assert "Calibrated with 1,000 samples" in capsys.readouterr().out
     assert (tmp_path / "calibration.html").stat().st_size > 10_000
+
+
+def test_the_guide_to_post_training_quantization_converts(
+    capsys: pytest.CaptureFixture[str],
+):
+    guide = ROOT / "docs/ptq.md"
+    (program,) = re.findall(r"```python\n(.*?)```", guide.read_text(), re.DOTALL)
+    exec(compile(program, str(guide), "exec"), {})
+    printed = capsys.readouterr().out
+    assert "gptq. Before and after:" in printed
+    assert "Equal" in printed.splitlines()[-1]

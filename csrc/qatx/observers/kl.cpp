@@ -104,11 +104,21 @@ int64_t levels_of(const Codes& codes) {
   return codes.quant_max - (codes.symmetric ? codes.middle() : codes.quant_min) + 1;
 }
 
+// The counts that the divergence is of: those of the magnitudes, or of the values, less zeros. 0 is
+// a code whatever the range is, so zeros lose nothing; behind a ReLU they would be half of the
+// first bin, which only tiny ranges keep apart from its neighbours.
+std::vector<int64_t> counts_but_zeros(const Distribution& d, bool magnitudes) {
+  std::vector<int64_t> counts = magnitudes ? counts_of_magnitudes(d) : d.counts;
+  const auto first = static_cast<size_t>(magnitudes ? 0 : d.negative);
+  if (first < counts.size()) counts[first] -= d.zeros;
+  return counts;
+}
+
 // How the ends map to the bins of the divergence.
 struct Problem {
   Problem(const Distribution& d, const Codes& codes)
       : levels(levels_of(codes)),
-        divergence(codes.symmetric ? counts_of_magnitudes(d) : d.counts, levels),
+        divergence(counts_but_zeros(d, codes.symmetric), levels),
         limit(codes.symmetric ? Ends{0, std::max(d.negative, d.positive())}
                               : Ends{d.negative, d.positive()}) {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +54,7 @@ class QuantizedLayer(nn.Module):
 
 
 class WeightedLayer(QuantizedLayer):
-    """Mixed into a subclass of a convolution of `torch.nn` or of `nn.Linear`.
+    """Mixed into a subclass of a layer of `torch.nn` that has a weight.
 
     Attributes:
         weight_fake_quantize: Quantizes the weight that the layer multiplies with.
@@ -79,3 +79,42 @@ class WeightedLayer(QuantizedLayer):
         for name, parameter in source.named_parameters(recurse=False):
             self.register_parameter(name, parameter)
         return self.train(source.training)
+
+
+class ProductLayer(WeightedLayer):
+    """A layer whose outputs are sums of products: mixed into a convolution or `nn.Linear`."""
+
+    weight: Any  # as torch's layers declare them, which is not all alike
+    bias: Any
+
+    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer's linear operation, with a weight whose output channels come first."""
+        raise NotImplementedError
+
+    def _run_deployed(self, x: Tensor) -> Tensor:
+        """What evaluation computes."""
+        weight = self.weight_fake_quantize(self._deployed_weight())
+        return self._finish(self._multiply(x, weight, self._deployed_bias()))
+
+    # What is deployed: one weight, which `weight_fake_quantize` takes, and one bias. Subclasses
+    # whose parameters are something else say here how they relate.
+
+    def _deployed_weight(self) -> Tensor:
+        """The weight before quantization, output channels first."""
+        weight: Tensor = self.weight
+        return weight
+
+    def _deployed_bias(self) -> Tensor | None:
+        bias: Tensor | None = self.bias
+        return bias
+
+    @torch.no_grad()
+    def _set_deployed_weight(self, weight: Tensor) -> None:
+        self.weight.copy_(weight)
+
+    @torch.no_grad()
+    def _add_to_bias(self, change: Tensor) -> None:
+        """Adds to the deployed bias; a layer without a bias gets one."""
+        if self.bias is None:
+            self.bias = nn.Parameter(torch.zeros_like(change))
+        self.bias += change

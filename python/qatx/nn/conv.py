@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any, TypeAlias
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.common_types import _size_1_t, _size_2_t, _size_3_t
 from typing_extensions import Self
 
-from qatx.nn._layer import Device, Relu, WeightedLayer
+from qatx.nn._layer import Device, ProductLayer, Relu
 from qatx.qconfig import QConfig
 
 _Float: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d
@@ -25,11 +26,9 @@ _ARGUMENTS = (
 )
 
 
-class _Conv(WeightedLayer):
+class _Conv(ProductLayer):
     """What all convolutions have in common."""
 
-    weight: Tensor
-    bias: Tensor | None
     _arguments: tuple[str, ...] = _ARGUMENTS
 
     @classmethod
@@ -74,21 +73,13 @@ class _Conv(WeightedLayer):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Returns float32 `[N, Cout, ...]`."""
-        weight = self._quantize_weight(self.weight)
-        return self._finish(self._convolve(input, weight, self.bias))
+        return self._run_deployed(input)
 
     def extra_repr(self) -> str:
         """Torch's, and the ReLU."""
         return f"{super().extra_repr()}, {self._relu_repr()}"
 
-    _weight_axis = 0  # of the output channels
-
-    def _quantize_weight(self, weight: Tensor) -> Tensor:
-        quantized: Tensor = self.weight_fake_quantize(weight)
-        return quantized
-
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Convolves with this weight and bias."""
+    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         assert isinstance(self, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
         y: Tensor = self._conv_forward(x, weight, bias)
         return y
@@ -286,18 +277,25 @@ class ConvTranspose2d(_Conv, nn.ConvTranspose2d):
         self._init_weight(qconfig, self.weight.transpose(0, 1).shape, device)
         self._init_output(qconfig, relu, quantize_output, device)
 
-    _weight_axis = 1
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # noqa: A002
+        """Returns float32 `[N, Cout, H', W']`."""
+        return self._run_deployed(input)
 
-    # Scales belong to output channels, which come second in the weight.
-    def _quantize_weight(self, weight: Tensor) -> Tensor:
-        quantized: Tensor = self.weight_fake_quantize(weight.transpose(0, 1))
-        return quantized.transpose(0, 1)
+    # The weight's output channels come second; its scales belong to them.
 
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _deployed_weight(self) -> Tensor:
+        weight: Tensor = self.weight.transpose(0, 1)
+        return weight
+
+    @torch.no_grad()
+    def _set_deployed_weight(self, weight: Tensor) -> None:
+        self.weight.copy_(weight.transpose(0, 1))
+
+    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         assert not isinstance(self.padding, str)
         return F.conv_transpose2d(
             x,
-            weight,
+            weight.transpose(0, 1),
             bias,
             self.stride,
             self.padding,
@@ -305,8 +303,3 @@ class ConvTranspose2d(_Conv, nn.ConvTranspose2d):
             self.groups,
             self.dilation,
         )
-
-    # nn.ConvTranspose2d's has an argument more.
-    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # noqa: A002
-        """Returns float32 `[N, Cout, H', W']`."""
-        return _Conv.forward(self, input)

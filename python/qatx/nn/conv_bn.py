@@ -78,34 +78,54 @@ class _ConvBn(_Conv):
         self.bn = bn
         return self
 
-    def _along(self, x: Tensor, axis: int) -> Tensor:
-        """Numbers of output channels, for the product with a tensor that has these at `axis`."""
-        return x.reshape([-1 if d == axis else 1 for d in range(self.weight.dim())])
-
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Returns float32 `[N, Cout, ...]`."""
-        bn = self.bn
-        assert bn.running_mean is not None
-        assert bn.running_var is not None
-        use_batch_statistics = self.training and not self.batch_norm_frozen
-        factor = torch.rsqrt(bn.running_var + bn.eps)
-        if bn.affine:
-            # The division below takes the factor back out: all of gamma's gradient but noise of
-            # rounding comes from the normalization.
-            factor = factor * (bn.weight.detach() if use_batch_statistics else bn.weight)
-        weight = self._quantize_weight(self.weight * self._along(factor, self._weight_axis))
-        if use_batch_statistics:
-            y = self._convolve(input, weight, None)
-            # Where gamma is 0, so is the weight, and the channel is beta whatever it is divided by.
-            y = y / self._along(torch.where(factor == 0, 1.0, factor), 1)
-            if self.bias is not None:
-                y = y + self._along(self.bias, 1)
-            return self._finish(bn(y))
-        shift = -bn.running_mean if self.bias is None else self.bias - bn.running_mean
-        bias = shift * factor
-        if bn.affine:
-            bias = bias + bn.bias
-        return self._finish(self._convolve(input, weight, bias))
+        if not self.training or self.batch_norm_frozen:
+            return self._run_deployed(input)
+        # The division below takes the factor back out: all of gamma's gradient but noise of
+        # rounding comes from the normalization.
+        factor = self._factor(detach_gamma=True)
+        weight = super()._deployed_weight() * self._along(factor, 0)
+        y = self._multiply(input, self.weight_fake_quantize(weight), None)
+        y = y / self._along(_divisor(factor), 1)
+        if self.bias is not None:
+            y = y + self._along(self.bias, 1)
+        return self._finish(self.bn(y))
+
+    def _along(self, x: Tensor, axis: int) -> Tensor:
+        """Numbers of output channels, for a tensor with so many dimensions and these at `axis`."""
+        return x.reshape([-1 if d == axis else 1 for d in range(self.weight.dim())])
+
+    def _factor(self, *, detach_gamma: bool = False) -> Tensor:
+        """What normalization with the running statistics multiplies each channel with."""
+        assert self.bn.running_var is not None
+        factor = torch.rsqrt(self.bn.running_var + self.bn.eps)
+        if self.bn.affine:
+            factor = factor * (self.bn.weight.detach() if detach_gamma else self.bn.weight)
+        return factor
+
+    def _deployed_weight(self) -> Tensor:
+        return super()._deployed_weight() * self._along(self._factor(), 0)
+
+    def _deployed_bias(self) -> Tensor:
+        mean = self.bn.running_mean
+        assert mean is not None
+        bias = (-mean if self.bias is None else self.bias - mean) * self._factor()
+        return bias + self.bn.bias if self.bn.affine else bias
+
+    @torch.no_grad()
+    def _set_deployed_weight(self, weight: Tensor) -> None:
+        factor = self._along(self._factor(), 0)
+        own = super()._deployed_weight()
+        super()._set_deployed_weight(torch.where(factor == 0, own, weight / _divisor(factor)))
+
+    @torch.no_grad()
+    def _add_to_bias(self, change: Tensor) -> None:
+        if self.bn.affine:
+            self.bn.bias.add_(change)
+        else:
+            assert self.bn.running_mean is not None
+            self.bn.running_mean.sub_(change / self._factor())
 
     # A tensor, because some formats of state dicts hold nothing else.
     def get_extra_state(self) -> Tensor:
@@ -119,6 +139,11 @@ class _ConvBn(_Conv):
     def extra_repr(self) -> str:
         """Torch's, the ReLU, and whether batch normalization is frozen."""
         return f"{super().extra_repr()}, batch_norm_frozen={self.batch_norm_frozen}"
+
+
+def _divisor(factor: Tensor) -> Tensor:
+    """Where gamma is 0, so is the weight: whatever it is divided by, nothing changes."""
+    return torch.where(factor == 0, 1.0, factor)
 
 
 class ConvBn1d(_ConvBn, Conv1d):

@@ -242,21 +242,27 @@ class FakeQuantize(nn.Module):
         self.scale.copy_(scale)
         self.zero_point.copy_(zero_point)
 
-    def _quantize(self, x: Tensor) -> Tensor:
+    def _qparams(self) -> tuple[Tensor, Tensor]:
+        """The scale and the zero point that are in use, the latter not rounded yet.
+
+        NotImplementedError where the codes do not come from these.
+        """
         zero_point = self.zero_point
         if not self.spec.symmetric:
             zero_point = torch.ops.qatx.learned_zero_point(zero_point)
-        return self._fake_quantize(
-            x, torch.ops.qatx.learned_scale(self.scale), zero_point, self._grad_scale(x)
-        )
+        scale = torch.ops.qatx.learned_scale(self.scale)
+        if self.power_of_two:
+            scale = torch.ops.qatx.power_of_two_scale(scale)
+        return scale, zero_point
+
+    def _quantize(self, x: Tensor) -> Tensor:
+        return self._fake_quantize(x, *self._qparams(), self._grad_scale(x))
 
     # ---- shared --------------------------------------------------------------------------------
 
     def _fake_quantize(
         self, x: Tensor, scale: Tensor, zero_point: Tensor, grad_scale: float = 1.0
     ) -> Tensor:
-        if self.power_of_two:
-            scale = torch.ops.qatx.power_of_two_scale(scale)
         seed = None
         if self.stochastic_rounding and self.training:
             seed = torch.randint(2**62, (), generator=self.generator)

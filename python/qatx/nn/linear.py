@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from qatx.nn._layer import Device, Relu, WeightedLayer
+from qatx.nn._layer import Device, ProductLayer, Relu
 from qatx.qconfig import QConfig
 
 
-class Linear(nn.Linear, WeightedLayer):
+class Linear(nn.Linear, ProductLayer):
     """`torch.nn.Linear` with a quantized weight, then an optional ReLU, then a quantized output.
 
     Takes float32 `[..., in_features]`, whose values should be quantized already: by the layer that
@@ -79,8 +79,10 @@ class Linear(nn.Linear, WeightedLayer):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Returns float32 `[..., out_features]`."""
-        weight = self.weight_fake_quantize(self.weight)
-        return self._finish(F.linear(input, weight, self.bias))
+        return self._run_deployed(input)
+
+    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
 
     def extra_repr(self) -> str:
         """Torch's, and the ReLU."""

@@ -46,6 +46,10 @@ class PACT(FakeQuantize):
     def _set_range(self, low: Tensor, high: Tensor) -> None:  # noqa: ARG002 (0 is the low end)
         self.alpha.copy_(torch.where(high > 0, high, 1.0))
 
+    def _qparams(self) -> tuple[Tensor, Tensor]:
+        alpha = torch.ops.qatx.learned_scale(self.alpha)
+        return alpha / self.spec.quant_max, torch.zeros_like(alpha)
+
     def _quantize(self, x: Tensor) -> Tensor:
         alpha = torch.ops.qatx.learned_scale(self.alpha)
         y: Tensor = torch.ops.qatx.pact(x, alpha, self.spec.quant_max, self.spec.axis)
@@ -94,9 +98,12 @@ class MovingAverage(FakeQuantize):
         self.running_min.copy_(low)
         self.running_max.copy_(high)
 
+    def _qparams(self) -> tuple[Tensor, Tensor]:
+        return self.scale, self.zero_point
+
     def _quantize(self, x: Tensor) -> Tensor:
         if not self.training or self.state == "frozen":
-            return self._fake_quantize(x, self.scale, self.zero_point)
+            return self._fake_quantize(x, *self._qparams())
         y: Tensor
         y, *moved = torch.ops.qatx.moving_average_fake_quantize(
             x,
@@ -149,6 +156,9 @@ class DoReFa(FakeQuantize):
 
     def _set_range(self, low: Tensor, high: Tensor) -> None:
         """The weight says it."""
+
+    def _qparams(self) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError("DoReFa has no scale: its codes come from tanh")
 
     def _quantize(self, x: Tensor) -> Tensor:
         axis = self.spec.axis

@@ -1,12 +1,10 @@
 #include "qatx/kernels/fake_quantize.h"
 
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
-
 #include <algorithm>
 #include <array>
 #include <limits>
 
+#include "element_testing.h"
 #include "kernel_test.h"
 
 namespace qatx::kernels {
@@ -14,34 +12,6 @@ namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-// The element types, with c10's conversions as the oracle of ours.
-template <class T>
-struct Element;
-template <>
-struct Element<float> {
-  static float make(float value) { return value; }
-  static float real(float element) { return element; }
-  static const auto& kernels(const Kernels& row) { return row.fake_quantize.f32; }
-};
-template <>
-struct Element<double> {
-  static double make(double value) { return value; }
-  static double real(double element) { return element; }
-  static const auto& kernels(const Kernels& row) { return row.fake_quantize_f64; }
-};
-template <>
-struct Element<BFloat16> {
-  static BFloat16 make(float value) { return {c10::BFloat16(value).x}; }
-  static float real(BFloat16 e) { return c10::BFloat16(e.bits, c10::BFloat16::from_bits()); }
-  static const auto& kernels(const Kernels& row) { return row.fake_quantize.bf16; }
-};
-template <>
-struct Element<Half> {
-  static Half make(float value) { return {c10::Half(value).x}; }
-  static float real(Half e) { return c10::Half(e.bits, c10::Half::from_bits()); }
-  static const auto& kernels(const Kernels& row) { return row.fake_quantize.f16; }
-};
 
 // Equal bits, or both NaN.
 template <class Real>
@@ -153,7 +123,7 @@ class FakeQuantizeKernelTest : public KernelTest {
   void check(const Shape& shape, QuantRange range, bool stochastic) {
     using E = Element<T>;
     using Real = typename RealOf<T>::type;
-    const auto& kernels = E::kernels(row());
+    const auto& kernels = kernels_for<T>(row().fake_quantize, row().fake_quantize_f64);
     const int64_t n = shape.size();
     const int64_t count = shape.num_qparams();
 
@@ -233,7 +203,7 @@ class FakeQuantizeKernelTest : public KernelTest {
   void check_clipping(const Shape& shape, Buffer<T>& g, Buffer<T>& x) {
     using E = Element<T>;
     using Real = typename RealOf<T>::type;
-    const auto& kernels = E::kernels(row());
+    const auto& kernels = kernels_for<T>(row().fake_quantize, row().fake_quantize_f64);
     const int64_t count = shape.num_qparams();
     Buffer<Real> alpha(count);
     for (Real& value : alpha) value = real(0.1f, 3.0f);
@@ -259,7 +229,7 @@ class FakeQuantizeKernelTest : public KernelTest {
   void check_ranges(const Shape& shape, Buffer<T>& x) {
     using E = Element<T>;
     using Real = typename RealOf<T>::type;
-    const auto& kernels = E::kernels(row());
+    const auto& kernels = kernels_for<T>(row().fake_quantize, row().fake_quantize_f64);
     const int64_t count = shape.num_qparams();
     Buffer<Real> min(count);
     Buffer<Real> max(count);

@@ -1,11 +1,9 @@
 #include "qatx/kernels/observe.h"
 
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
-
 #include <cmath>
 #include <limits>
 
+#include "element_testing.h"
 #include "kernel_test.h"
 
 namespace qatx::kernels {
@@ -13,34 +11,6 @@ namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-// The element types, with c10's conversions as the oracle of ours.
-template <class T>
-struct Element;
-template <>
-struct Element<float> {
-  static float make(float value) { return value; }
-  static float real(float element) { return element; }
-  static const auto& kernels(const Kernels& row) { return row.observe.f32; }
-};
-template <>
-struct Element<double> {
-  static double make(float value) { return value; }
-  static double real(double element) { return element; }
-  static const auto& kernels(const Kernels& row) { return row.observe_f64; }
-};
-template <>
-struct Element<BFloat16> {
-  static BFloat16 make(float value) { return {c10::BFloat16(value).x}; }
-  static float real(BFloat16 e) { return c10::BFloat16(e.bits, c10::BFloat16::from_bits()); }
-  static const auto& kernels(const Kernels& row) { return row.observe.bf16; }
-};
-template <>
-struct Element<Half> {
-  static Half make(float value) { return {c10::Half(value).x}; }
-  static float real(Half e) { return c10::Half(e.bits, c10::Half::from_bits()); }
-  static const auto& kernels(const Kernels& row) { return row.observe.f16; }
-};
 
 class ObserveTest : public KernelTest {
  protected:
@@ -54,7 +24,7 @@ class ObserveTest : public KernelTest {
   template <class T>
   void check(int64_t n, int64_t shift) {
     using Real = typename RealOf<T>::type;
-    const auto& kernels = Element<T>::kernels(row());
+    const auto& kernels = kernels_for<T>(row().observe, row().observe_f64);
     Buffer<T> x(n, shift * static_cast<int64_t>(sizeof(T)));
     for (T& element : x) element = Element<T>::make(value());
 

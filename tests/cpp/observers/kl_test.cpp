@@ -207,5 +207,33 @@ TEST(Kl, CutsOffOutliers) {
   EXPECT_LE(high, 10.0);
 }
 
+// What is behind a ReLU: half of the values are 0, which every range holds exactly.
+TEST(Kl, ZerosMakeNoDifference) {
+  Random random(7);
+  std::vector<float> values(20000);
+  for (float& x : values) {
+    x = 0.0f;
+    for (int i = 0; i < 6; ++i) x += random.real(-1.0f, 1.0f);
+    x = std::abs(x);
+  }
+  std::vector<float> with_zeros = values;
+  with_zeros.resize(2 * values.size(), 0.0f);
+  for (const QuantSpec& spec :
+       {QuantSpec(8, false, false), QuantSpec(8, true, true), QuantSpec(4, false, false)}) {
+    Observer observer(spec);
+    observer.observe(testing::floats(values));
+    Observer other(spec);
+    other.observe(testing::floats(with_zeros));
+    const ChosenRange chosen = observer.choose(spec, "kl");
+    const ChosenRange same = other.choose(spec, "kl");
+    EXPECT_EQ(same.low.item<double>(), chosen.low.item<double>());
+    EXPECT_EQ(same.high.item<double>(), chosen.high.item<double>());
+    EXPECT_GT(chosen.high.item<double>(), 2.0);
+  }
+  Observer zeros(QuantSpec(8));
+  zeros.observe(testing::floats({0.0f, 0.0f}));
+  EXPECT_EQ(zeros.choose(QuantSpec(8), "kl").high.item<double>(), 0.0);
+}
+
 }  // namespace
 }  // namespace qatx
