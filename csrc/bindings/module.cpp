@@ -11,8 +11,10 @@
 #include <sstream>
 
 #include "observer.h"
+#include "qatx/convert/convert.h"
+#include "qatx/core/qparams.h"
 #include "qatx/engine/recording.h"
-#include "qatx/qatx.h"
+#include "qatx/library.h"
 
 namespace py = pybind11;
 
