@@ -28,7 +28,7 @@ int main() {
 
   // Training as ever. Scales are parameters; weight decay is for weights only.
   const auto options = torch::optim::SGDOptions(0.05).momentum(0.9).weight_decay(1e-4);
-  torch::optim::SGD optimizer(qatx::parameter_groups(*model, options), options);
+  auto optimizer = qatx::make_optimizer<torch::optim::SGD>(*model, options);
   model->train();
   for (int step = 0; step < 50; ++step) {
     const torch::Tensor loss = torch::nn::functional::cross_entropy(model->forward(images), labels);

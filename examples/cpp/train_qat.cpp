@@ -321,7 +321,7 @@ int run(const Options& options) {
 
   std::printf("\nQuantization-aware training\n");
   const auto sgd = torch::optim::SGDOptions(0.1).momentum(0.9).weight_decay(kWeightDecay);
-  torch::optim::SGD optimizer(qatx::parameter_groups(*model, sgd), sgd);
+  auto optimizer = qatx::make_optimizer<torch::optim::SGD>(*model, sgd);
   train(model, optimizer, data, {options.qat_epochs, 0.005}, options, "QAT",
         [&] { qatx::freeze_batch_norm(*model); });
 

@@ -162,7 +162,7 @@ class Quantization {
         for (jit::Value* input : call->inputs) read(*call, input);
       }
       if (dynamic_cast<nn::QuantStubImpl*>(call->layer)) {
-        jit::Node* node = call->inputs[0]->node();
+        jit::Node* node = origin(call->inputs[0])->node();
         while (has_integer_form(node)) {
           if (const Call* maker = maker_of(node->input(0))) {
             found_.insert(maker->layer);

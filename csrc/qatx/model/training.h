@@ -5,39 +5,42 @@
 #include <torch/optim/optimizer.h>
 
 #include <cmath>
-#include <memory>
+#include <utility>
 #include <vector>
 
 namespace qatx {
 
-// Splits a model's parameters for an optimizer, so that weight decay reaches weights only.
-//
-// Decay would pull scales and zero points away from where the loss wants them, and is of no use on
-// biases and normalization. They are told apart by their shape: what has one dimension or none does
-// not decay.
-//
-// - options: of the optimizer, such as torch::optim::SGDOptions, with the weight decay of weights.
-//
-// Returns two groups, with the parameters that require a gradient: the weights, and all others,
-// whose weight decay is 0. Throws c10::Error (ValueError) where the weight decay is negative or not
-// finite.
-//   torch::optim::SGD optimizer(qatx::parameter_groups(*model, options), options);
-template <class Options>
-std::vector<torch::optim::OptimizerParamGroup> parameter_groups(const torch::nn::Module& model,
-                                                                const Options& options) {
+// A model's parameters that require a gradient, for an optimizer whose weight decay is to reach
+// weights only.
+struct ParameterGroups {
+  std::vector<at::Tensor> weights;  // two dimensions and more
+  std::vector<at::Tensor> others;   // scales, zero points, biases, normalization
+};
+
+// Splits a model's parameters. Decay would pull scales and zero points away from where the loss
+// wants them, and is of no use on biases and normalization. They are told apart by their shape:
+// what has one dimension or none does not decay.
+C10_EXPORT ParameterGroups parameter_groups(const torch::nn::Module& model);
+
+// An optimizer over these groups, whose weight decay is that of `options` for weights and 0 for all
+// others:
+//   auto optimizer = qatx::make_optimizer<torch::optim::SGD>(
+//       *model, torch::optim::SGDOptions(0.01).weight_decay(1e-4));
+// Throws c10::Error (ValueError) where the weight decay is negative or not finite.
+template <class Optimizer, class Options>
+Optimizer make_optimizer(const torch::nn::Module& model, const Options& options) {
   TORCH_CHECK_VALUE(std::isfinite(options.weight_decay()) && options.weight_decay() >= 0,
-                    "qatx.parameter_groups: weight_decay must be finite and at least 0, got ",
+                    "qatx.make_optimizer: weight_decay must be finite and at least 0, got ",
                     options.weight_decay());
-  std::vector<at::Tensor> weights;
-  std::vector<at::Tensor> others;
-  for (const at::Tensor& parameter : model.parameters()) {
-    if (parameter.requires_grad()) (parameter.dim() > 1 ? weights : others).push_back(parameter);
-  }
+  ParameterGroups split = parameter_groups(model);
   std::vector<torch::optim::OptimizerParamGroup> groups;
-  groups.emplace_back(std::move(weights), std::make_unique<Options>(options));
-  groups.emplace_back(std::move(others), std::make_unique<Options>(options));
-  static_cast<Options&>(groups[1].options()).weight_decay(0.0);
-  return groups;
+  groups.emplace_back(std::move(split.weights));
+  groups.emplace_back(std::move(split.others));
+  Optimizer optimizer(std::move(groups), options);
+  // Only now: LibTorch takes a group's option that has the default of its class for one that was
+  // not set, and gives it that of the optimizer.
+  static_cast<Options&>(optimizer.param_groups()[1].options()).weight_decay(0.0);
+  return optimizer;
 }
 
 // Makes the batch normalization of ConvBn2d layers use its running statistics, and leave them

@@ -76,8 +76,13 @@ void run(const std::string& config, const std::string& folder) {
   const at::Tensor labels = images.select(4, 7).mean({2, 3}).gt(0).to(at::kLong);
   qatx::calibrate(net, images.flatten(0, 1));
 
-  const auto options = torch::optim::SGDOptions(0.02).momentum(0.9).weight_decay(1e-3);
-  torch::optim::SGD optimizer(qatx::parameter_groups(*net, options), options);
+  const auto options = torch::optim::SGDOptions(0.005).momentum(0.9).weight_decay(1e-3);
+  auto optimizer = qatx::make_optimizer<torch::optim::SGD>(*net, options);
+  // Pairs of names and tensors; a dict would carry its type, which torch.load takes for code.
+  std::vector<c10::IValue> result;
+  const auto add = [&](const std::string& name, const at::Tensor& value) {
+    result.emplace_back(c10::ivalue::Tuple::create({name, value}));
+  };
   std::vector<at::Tensor> losses;
   for (int64_t step = 0; step < kSteps; ++step) {
     if (step == kSteps - 10) qatx::freeze_batch_norm(*net);
@@ -87,13 +92,12 @@ void run(const std::string& config, const std::string& folder) {
     loss.backward();
     optimizer.step();
     losses.push_back(loss.detach());
+    if (step > 0) continue;
+    for (const auto& item : net->named_parameters()) {
+      if (item.value().grad().defined()) add("gradient." + item.key(), item.value().grad().clone());
+    }
   }
 
-  // Pairs of names and tensors; a dict would carry its type, which torch.load takes for code.
-  std::vector<c10::IValue> result;
-  const auto add = [&](const std::string& name, const at::Tensor& value) {
-    result.emplace_back(c10::ivalue::Tuple::create({name, value}));
-  };
   add("losses", at::stack(losses));
   for (const auto& item : net->named_parameters()) {
     add("state." + item.key(), item.value().detach());
