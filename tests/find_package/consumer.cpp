@@ -3,6 +3,7 @@
 //   consumer [MODEL]
 
 #include <qatx/qatx.h>
+#include <torch/nn.h>
 #include <torch/script.h>
 
 #include <iomanip>
