@@ -18,6 +18,7 @@
 #include <numbers>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fashion_mnist_data.h"
@@ -211,29 +212,48 @@ struct Row {
   double ms_per_image;  // at batch 1
 };
 
-double median_ms(torch::jit::Module& model, const torch::Tensor& image) {
-  std::vector<double> samples;
-  for (int round = 0; round < 30; ++round) {
-    constexpr int kCalls = 20;
-    const auto start = std::chrono::steady_clock::now();
-    for (int call = 0; call < kCalls; ++call) model.forward({image});
-    if (round >= 5) samples.push_back(1e3 * seconds_since(start) / kCalls);
+// Median milliseconds that each model takes for an image. They take turns, so that whatever else
+// the machine does meets all of them.
+std::vector<double> time_models(std::vector<torch::jit::Module>& models,
+                                const torch::Tensor& image) {
+  constexpr int kWarmUps = 5;  // TorchScript optimizes in its first calls
+  constexpr int kRounds = 25;
+  constexpr int kCalls = 20;
+  std::vector<std::vector<double>> samples(models.size());
+  for (int round = -kWarmUps; round < kRounds; ++round) {
+    for (size_t i = 0; i < models.size(); ++i) {
+      const auto start = std::chrono::steady_clock::now();
+      for (int call = 0; call < kCalls; ++call) models[i].forward({image});
+      if (round >= 0) samples[i].push_back(1e3 * seconds_since(start) / kCalls);
+    }
   }
-  std::nth_element(samples.begin(), samples.begin() + samples.size() / 2, samples.end());
-  return samples[samples.size() / 2];
+  std::vector<double> medians;
+  for (std::vector<double>& times : samples) {
+    std::nth_element(times.begin(), times.begin() + kRounds / 2, times.end());
+    medians.push_back(times[kRounds / 2]);
+  }
+  return medians;
 }
 
-Row evaluate(const std::string& name, const fs::path& file, const FashionMnist& data,
-             torch::Tensor* classes = nullptr) {
+// A row for each file, and the classes that the last one predicts.
+std::pair<std::vector<Row>, torch::Tensor> compare(const fs::path& folder,
+                                                   const FashionMnist& data) {
   const c10::InferenceMode inference;
-  torch::jit::Module model = torch::jit::load(file.string());
-  model.eval();
   const torch::Tensor images = data.normalize(data.test.images);
-  const torch::Tensor predicted =
-      predict([&](const torch::Tensor& x) { return model.forward({x}).toTensor(); }, images);
-  if (classes) *classes = predicted;
-  return {name, accuracy(predicted, data.test.labels), fs::file_size(file),
-          median_ms(model, images.slice(0, 0, 1))};
+  std::vector<Row> rows;
+  std::vector<torch::jit::Module> models;
+  torch::Tensor classes;
+  for (const auto& [name, file] : std::vector<std::pair<std::string, std::string>>{
+           {"FP32", "fp32.pt"}, {"PTQ INT8", "ptq_int8.pt"}, {"QAT INT8", "qat_int8.pt"}}) {
+    torch::jit::Module& model = models.emplace_back(torch::jit::load((folder / file).string()));
+    model.eval();
+    classes =
+        predict([&](const torch::Tensor& x) { return model.forward({x}).toTensor(); }, images);
+    rows.push_back({name, accuracy(classes, data.test.labels), fs::file_size(folder / file), 0.0});
+  }
+  const std::vector<double> times = time_models(models, images.slice(0, 0, 1));
+  for (size_t i = 0; i < rows.size(); ++i) rows[i].ms_per_image = times[i];
+  return {rows, classes};
 }
 
 void print_table(const std::vector<Row>& rows) {
@@ -334,10 +354,7 @@ int run(const Options& options) {
   const torch::Tensor trained =
       predict([&](const torch::Tensor& x) { return model->forward(x); }, test_images);
 
-  torch::Tensor classes;
-  const std::vector<Row> rows{evaluate("FP32", options.out / "fp32.pt", data),
-                              evaluate("PTQ INT8", options.out / "ptq_int8.pt", data),
-                              evaluate("QAT INT8", options.out / "qat_int8.pt", data, &classes)};
+  const auto [rows, classes] = compare(options.out, data);
   print_table(rows);
   const double same = accuracy(classes, trained);
   const double seconds = seconds_since(start);

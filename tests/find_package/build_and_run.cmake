@@ -31,7 +31,7 @@ elseif(HOW STREQUAL "archive")
   file(GLOB prefix "${work}/unpacked/*")
   list(APPEND arguments "-DCMAKE_PREFIX_PATH=${prefix}")
 elseif(HOW STREQUAL "package")
-  run("${PYTHON}" -c "import qatx; print(qatx.cmake_prefix_path, end='')")
+  run("${PYTHON}" -c "print(__import__('qatx').cmake_prefix_path, end='')")
   list(APPEND arguments "-DCMAKE_PREFIX_PATH=${output}")
   list(POP_FRONT arguments) # LibTorch is beside the package
 elseif(HOW STREQUAL "source")
