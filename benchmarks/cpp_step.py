@@ -21,7 +21,7 @@ COMMANDS: dict[str, Sequence[str | Path]] = {
     "Python": [sys.executable, ROOT / "benchmarks/_cpp_step_python.py"],
 }
 BATCHES = (128, 8)
-THREADS = 2
+THREADS = 1
 
 
 class Worker:
@@ -69,7 +69,7 @@ def measure(batch: int, budget: Budget) -> list[Row]:
     with workers(batch) as made:
         steps = {name: lambda worker=worker: worker.ask("step") for name, worker in made.items()}
         rows = compare(
-            f"training, {THREADS} threads: batch {batch}", steps, budget, ratio_to="Python"
+            f"training, {THREADS} thread: batch {batch}", steps, budget, ratio_to="Python"
         )
         return [replace(row, peak_bytes=int(made[row.contender].ask("memory"))) for row in rows]
 
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/bench/cpp-step.json"))
     parser.add_argument("--quick", action="store_true", help="a few steps")
     options = parser.parse_args()
-    budget = Budget(seconds=0, rounds=2) if options.quick else Budget(10, 40, attempts=3)
+    budget = Budget(seconds=0, rounds=2) if options.quick else Budget(seconds=5, rounds=20)
     rows: list[Row] = []
     targets: list[Target] = []
     for batch in BATCHES:

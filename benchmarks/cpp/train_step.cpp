@@ -2,6 +2,8 @@
 // for "memory" the most bytes that the process had, beyond what it had before there was a model.
 //   train_step THREADS BATCH
 
+#include <torch/optim/sgd.h>
+
 #include <fstream>
 #include <iostream>
 #include <string>
