@@ -279,6 +279,50 @@ TEST_F(ConvertModelTest, GivesAllIntegersThatVerifyAndReload) {
                         module.forward({x.slice(0, 0, 3)}).toTensor()));
 }
 
+// Two branches put together, gated by a function of themselves.
+struct Branches : torch::nn::Module {
+  Branches()
+      : a(torch::nn::Conv2d(torch::nn::Conv2dOptions(3, 4, 1)), torch::nn::ReLU()),
+        b(torch::nn::Conv2d(torch::nn::Conv2dOptions(3, 4, 3).padding(1))),
+        head(torch::nn::Conv2d(torch::nn::Conv2dOptions(8, 2, 1))) {
+    register_module("stub", stub);
+    register_module("gate", gate);
+    register_module("cat", cat);
+    register_module("mul", mul);
+    register_module("a", a);
+    register_module("b", b);
+    register_module("head", head);
+  }
+  at::Tensor forward(const at::Tensor& x) {
+    const at::Tensor in = stub->forward(x);
+    const at::Tensor left = a->forward(in);
+    const at::Tensor both = cat->forward({left, b->forward(in)});
+    return head->forward(mul->forward(both, gate->forward(at::sigmoid(both))));
+  }
+  nn::QuantStub stub{nn::QuantStubOptions().quantize_output(false)};
+  nn::QuantStub gate{nn::QuantStubOptions().quantize_output(false)};
+  nn::Cat cat{nn::CatOptions().quantize_output(false)};
+  nn::Mul mul{nn::MulOptions().quantize_output(false)};
+  torch::nn::Sequential a;
+  torch::nn::Sequential b;
+  torch::nn::Sequential head;
+};
+
+TEST_F(ConvertModelTest, JoinsAndProductsRunInIntegers) {
+  torch::manual_seed(4);
+  const auto net = std::make_shared<Branches>();
+  const at::Tensor x = images(11);
+  prepare(net, {x});
+  EXPECT_EQ(quantized_values(*net),
+            (std::vector<std::string>{"stub.output_fake_quantize", "gate.output_fake_quantize",
+                                      "cat.output_fake_quantize", "mul.output_fake_quantize"}));
+  calibrate(net, x);
+  const auto [converted, report] = convert(net, {x});
+  for (const NodeReport& node : report.nodes) EXPECT_TRUE(node.integer) << node.kind << node.reason;
+  const Verification verification = verify(net, converted, x);
+  EXPECT_TRUE(verification.ok()) << verification;
+}
+
 TEST_F(ConvertModelTest, VerifyFindsAnotherModel) {
   Network net = calibrated();
   const auto converted = convert(net, {images(7)}).module;
