@@ -7,10 +7,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CPP_FILES = $(shell find csrc tests examples benchmarks -name '*.cpp' -o -name '*.h')
 BENCHMARKS = $(subst _,-,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
 
-.PHONY: help setup setup-bench build build-bench demo publish-demo test test-sanitize fuzz bench format lint clean
+.PHONY: help setup setup-bench build build-bench demo demo-cpp publish-demo test test-sanitize fuzz bench format lint clean
 
 help:
 	@echo 'make demo            train, convert and run a real model; results in build/demo (ARGS=--quick: under a minute)'
+	@echo 'make demo-cpp        the same in C++ alone; results in build/demo-cpp (ARGS=--quick: about a minute)'
 	@echo 'make publish-demo    make demo, then its results into README and docs'
 	@echo 'make test            C++ and Python tests'
 	@echo 'make test-sanitize   C++ tests under the address and undefined-behaviour sanitizers'
@@ -37,6 +38,13 @@ build: setup
 
 demo: build
 	python examples/python/fashion_mnist.py --out build/demo $(ARGS)
+
+# Without the Debian package of Fashion-MNIST it takes scikit-learn's digits, as make demo does.
+demo-cpp: build
+	@test -d /usr/share/datasets/fashion-mnist || python examples/cpp/write_digits.py build/demo-cpp/digits
+	build/cmake/bin/train_qat --out build/demo-cpp $(ARGS) \
+	  $(if $(wildcard /usr/share/datasets/fashion-mnist),,--data build/demo-cpp/digits --no-mirror)
+	python examples/cpp/load_into_python.py build/demo-cpp
 
 publish-demo: demo
 	python tools/publish_demo.py

@@ -38,6 +38,7 @@ sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' 
 [[ -e /usr/include/gtest/gtest.h ]] || required+=(libgtest-dev)
 optional=()
 command -v ccache >/dev/null || optional+=(ccache)
+[[ -e /usr/include/zlib.h ]] || optional+=(zlib1g-dev)
 [[ -d /usr/share/datasets/fashion-mnist ]] || optional+=(dataset-fashion-mnist)
 
 as_root=()

@@ -12,8 +12,10 @@
 
 #include "observer.h"
 #include "ptq.h"
+#include "qatx/convert/convert.h"
+#include "qatx/core/qparams.h"
 #include "qatx/engine/recording.h"
-#include "qatx/qatx.h"
+#include "qatx/library.h"
 
 namespace py = pybind11;
 

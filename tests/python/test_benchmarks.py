@@ -91,3 +91,18 @@ def test_an_unknown_model_is_named():
     )
     assert result.returncode == 2
     assert "no such model: alexnet" in result.stderr
+
+
+def test_a_step_in_cpp_and_in_python_is_timed(tmp_path: Path):
+    out = tmp_path / "cpp-step.json"
+    result = subprocess.run(
+        [PYTHON, ROOT / "benchmarks/cpp_step.py", "--quick", "--out", out],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    content = json.loads(out.read_text())
+    assert {row["contender"] for row in content["rows"]} == {"C++", "Python"}
+    assert all(row["median_ms"] > 0 and row["peak_bytes"] > 0 for row in content["rows"])
+    assert len(content["targets"]) == 4

@@ -1,6 +1,7 @@
 """The Python programs of README and docs run as they stand."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,15 @@ def test_the_guide_to_post_training_quantization_converts(
     printed = capsys.readouterr().out
     assert "gptq. Before and after:" in printed
     assert "Equal" in printed.splitlines()[-1]
+
+
+def test_the_guide_to_cpp_holds_its_program_which_runs(tmp_path: Path):
+    (program,) = re.findall(r"```cpp\n(.*?)```", (ROOT / "docs/cpp.md").read_text(), re.DOTALL)
+    assert program == (ROOT / "examples/cpp/guide.cpp").read_text()
+    run = subprocess.run(
+        [ROOT / "build/cmake/bin/guide"], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert "100.0% of" in run.stdout
+    assert "Equal" in run.stdout
+    assert float(run.stdout.split()[-1]) > 0.95  # accuracy
+    assert (tmp_path / "model.pt").stat().st_size > 1000

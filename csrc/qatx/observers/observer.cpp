@@ -177,6 +177,15 @@ std::vector<std::string> range_method_names() {
   return names;
 }
 
+void check_range_method(std::string_view owner, std::string_view argument, std::string_view value) {
+  std::string names;
+  for (const RangeMethod& method : range_methods()) {
+    if (method.name == value) return;
+    names += (names.empty() ? "" : ", ") + std::string(method.name);
+  }
+  TORCH_CHECK_VALUE(false, owner, ": ", argument, " must be one of ", names, ", got '", value, "'");
+}
+
 Observer::Observer(const QuantSpec& spec, const std::vector<int64_t>& scale_shape, int64_t bins)
     : spec_(spec), scale_shape_(scale_shape), bins_(bins) {
   const int64_t rows = product(scale_shape);

@@ -14,6 +14,10 @@ namespace qatx {
 
 // The names of all ways to choose a range; docs/calibration.md says what they do.
 C10_EXPORT std::vector<std::string> range_method_names();
+// Throws c10::Error (ValueError) that names `owner`, its argument and the methods unless there is a
+// method `value`.
+C10_EXPORT void check_range_method(std::string_view owner, std::string_view argument,
+                                   std::string_view value);
 
 // What a range method chose. float64 tensors of the shape of the scales.
 struct ChosenRange {

@@ -7,7 +7,15 @@
 #include <limits>
 
 #include "../tensor_testing.h"
-#include "qatx/qatx.h"
+#include "qatx/core/qparams.h"
+#include "qatx/ops/dorefa.h"
+#include "qatx/ops/fake_quantize.h"
+#include "qatx/ops/learned_zero_point.h"
+#include "qatx/ops/moving_average.h"
+#include "qatx/ops/pack_codes.h"
+#include "qatx/ops/pact.h"
+#include "qatx/ops/quantize.h"
+#include "qatx/ops/scales.h"
 
 namespace qatx {
 namespace {

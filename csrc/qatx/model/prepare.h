@@ -1,0 +1,47 @@
+#pragma once
+
+#include <torch/arg.h>
+
+#include <string>
+#include <vector>
+
+#include "qatx/model/model.h"
+#include "qatx/nn/qconfig.h"
+
+namespace qatx {
+
+struct PrepareOptions {
+  // Paths of layers, or of modules around them, that stay in float.
+  TORCH_ARG(std::vector<std::string>, keep_float) = {};
+};
+
+// Turns a float model, in place, into one that trains with quantized weights and activations.
+//
+// Layers: in each torch::nn::Sequential, Conv1d, Conv2d, ConvTranspose2d and Linear, with the
+// BatchNorm2d (of a Conv2d) and the ReLU or ReLU6 behind them, become layers of qatx::nn, under the
+// path of the convolution or linear layer; what was fused is an Identity then. A Sequential calls
+// its layers itself; a layer that other code calls by its type (a member, an element of a
+// ModuleList or ModuleDict) cannot be swapped and is an error that says what to write: put it into
+// a Sequential, or write it as a layer of qatx::nn. Containers are searched, to any depth.
+//
+// Values: a value is quantized where it is made, once, if a convolution, a linear layer or an
+// addition reads it, directly or behind operators that keep values (max pooling, reshaping,
+// dropout, ...). C++ cannot put operators into a forward, so a value must be made by a layer of
+// qatx::nn: an addition is written as qatx::nn::Add, a product as Mul, a concatenation as Cat, and
+// what comes from the outside, from an average pooling or from an activation function goes through
+// a QuantStub, all made with quantize_output(false), with which they are plain float operators
+// until they are prepared. One operand of an Add that is the output of a convolution or linear
+// layer and is used nowhere else stays in float, because the addition is then done inside that
+// layer. The model's outputs are not quantized.
+//
+// - model: float32, not prepared. Optimizers have to be made after this.
+// - example_inputs: forward's arguments; it runs once with them, to see which layers read what.
+// - qconfig: how to quantize.
+//
+// Call qatx::calibrate next. Throws c10::Error (ValueError) for what is said above, where the model
+// is prepared already or has nothing to quantize, or where qconfig is none; the model is then as it
+// was before.
+C10_EXPORT void prepare(const Model& model, const std::vector<at::Tensor>& example_inputs,
+                        const QConfig& qconfig = {}, const PrepareOptions& options = {});
+
+}  // namespace qatx
