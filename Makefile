@@ -59,15 +59,15 @@ test-sanitize: setup
 	cmake --build build/sanitize
 	ctest --test-dir build/sanitize --verbose --no-tests=error
 
-# libFuzzer with the address and undefined-behaviour sanitizers, for FUZZ_SECONDS; starts from, and adds to, build/fuzz/corpus.
+# libFuzzer with the address and undefined-behaviour sanitizers, for FUZZ_SECONDS; starts from the seeds that earlier
+# runs have found, and adds to them in build/fuzz/corpus.
 FUZZ_SECONDS ?= 900
 fuzz: setup
 	@tools/setup_fuzz.sh
 	cmake -S tests/fuzz -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=clang++ -DPython_EXECUTABLE="$(CURDIR)/.venv/bin/python"
 	cmake --build build/fuzz
-	@mkdir -p build/fuzz/corpus
-	cd build/fuzz && ./fuzz_program -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -max_len=4096 -print_final_stats=1 \
-	  corpus ../../tests/fuzz/corpus $(ARGS)
+	tar -C build/fuzz -xzf tests/fuzz/corpus.tar.gz
+	cd build/fuzz && ./fuzz_program -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 -max_len=4096 -print_final_stats=1 corpus $(ARGS)
 
 # Peers have an environment of their own: what they need does not always go with what qatx is developed with.
 setup-bench: setup

@@ -104,21 +104,48 @@ int64_t levels_of(const Codes& codes) {
   return codes.quant_max - (codes.symmetric ? codes.middle() : codes.quant_min) + 1;
 }
 
-// The counts that the divergence is of: those of the magnitudes, or of the values, less zeros. 0 is
-// a code whatever the range is, so zeros lose nothing; behind a ReLU they would be half of the
-// first bin, which only tiny ranges keep apart from its neighbours.
-std::vector<int64_t> counts_but_zeros(const Distribution& d, bool magnitudes) {
+// What a bin counts at most: kPeak times the mean of its neighbours that are not empty, and never
+// less than a few values.
+constexpr int64_t kPeak = 2;
+constexpr int64_t kNeighbours = 8;  // on each side
+constexpr int64_t kFew = 16;
+
+// Cuts peaks: a value that very many elements have (the background of an image) is rounded once,
+// whatever the range is, and its bin says nothing about how finely its neighbours have to be kept
+// apart.
+std::vector<int64_t> without_peaks(const std::vector<int64_t>& counts) {
+  const auto n = static_cast<int64_t>(counts.size());
+  std::vector<int64_t> cut = counts;
+  for (int64_t i = 0; i < n; ++i) {
+    int64_t sum = 0;
+    int64_t filled = 0;
+    for (int64_t k = std::max<int64_t>(0, i - kNeighbours); k < std::min(n, i + kNeighbours + 1);
+         ++k) {
+      if (k == i) continue;
+      sum += counts[static_cast<size_t>(k)];
+      filled += counts[static_cast<size_t>(k)] > 0;
+    }
+    int64_t& count = cut[static_cast<size_t>(i)];
+    if (filled > 0) count = std::min(count, std::max(kFew, kPeak * sum / filled));
+  }
+  return cut;
+}
+
+// The counts that the divergence is of: those of the magnitudes, or of the values, less zeros,
+// which are a code whatever the range is (behind a ReLU they would be half of the first bin), and
+// peaks.
+std::vector<int64_t> counts_for_divergence(const Distribution& d, bool magnitudes) {
   std::vector<int64_t> counts = magnitudes ? counts_of_magnitudes(d) : d.counts;
   const auto first = static_cast<size_t>(magnitudes ? 0 : d.negative);
   if (first < counts.size()) counts[first] -= d.zeros;
-  return counts;
+  return without_peaks(counts);
 }
 
 // How the ends map to the bins of the divergence.
 struct Problem {
   Problem(const Distribution& d, const Codes& codes)
       : levels(levels_of(codes)),
-        divergence(counts_but_zeros(d, codes.symmetric), levels),
+        divergence(counts_for_divergence(d, codes.symmetric), levels),
         limit(codes.symmetric ? Ends{0, std::max(d.negative, d.positive())}
                               : Ends{d.negative, d.positive()}) {}
 
