@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CPP_FILES = $(shell find csrc tests examples benchmarks -name '*.cpp' -o -name '*.h')
 BENCHMARKS = $(subst _,-,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
 
-.PHONY: help setup setup-bench build build-bench demo demo-cpp publish-demo test test-sanitize fuzz bench format lint clean
+.PHONY: help setup setup-bench build build-bench demo demo-cpp publish-demo test test-sanitize fuzz bench docs format lint clean
 
 help:
 	@echo 'make demo            train, convert and run a real model; results in build/demo (ARGS=--quick: under a minute)'
@@ -18,6 +18,7 @@ help:
 	@echo 'make fuzz            the loader of programs under libFuzzer, for FUZZ_SECONDS (900)'
 	@echo 'make bench           all benchmarks, results in build/bench; make bench-NAME for one: $(BENCHMARKS)'
 	@echo '                     make publish-bench-NAME puts its results into docs'
+	@echo 'make docs            the reference of the C++ interface (Doxygen), in build/docs/html'
 	@echo 'make build           set everything up and build, into .venv and python/qatx'
 	@echo 'make format          format C++ and Python'
 	@echo 'make lint            check formatting, lint and types'
@@ -84,6 +85,9 @@ bench-%: build-bench setup-bench
 
 publish-bench-%: bench-%
 	.venv-bench/bin/python benchmarks/_publish.py $*
+
+docs:
+	@tools/build_docs.sh
 
 format: setup
 	clang-format -i $(CPP_FILES)
