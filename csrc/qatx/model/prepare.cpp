@@ -14,6 +14,7 @@
 #include "qatx/nn/combine.h"
 #include "qatx/nn/conv.h"
 #include "qatx/nn/conv_bn.h"
+#include "qatx/nn/embedding.h"
 #include "qatx/nn/linear.h"
 
 namespace qatx {
@@ -150,7 +151,10 @@ class Quantization {
     // From the end: what a product or a pooling reads is quantized where its own result is.
     for (auto call = calls_.rbegin(); call != calls_.rend(); ++call) {
       if (stays_float(call->path)) continue;
-      if (dynamic_cast<nn::WeightedLayer*>(call->layer)) read(*call, call->inputs[0]);
+      const bool takes_indices = dynamic_cast<nn::EmbeddingImpl*>(call->layer) != nullptr;
+      if (dynamic_cast<nn::WeightedLayer*>(call->layer) && !takes_indices) {
+        read(*call, call->inputs[0]);
+      }
       if (dynamic_cast<nn::AddImpl*>(call->layer)) {
         const jit::Value* fused = fused_operand(*call);
         for (jit::Value* input : call->inputs) {
@@ -229,7 +233,8 @@ class Quantization {
 
   static bool can_add(const Call& call) {
     const bool adds = dynamic_cast<nn::WeightedLayer*>(call.layer) &&
-                      !dynamic_cast<nn::ConvTranspose2dImpl*>(call.layer);
+                      !dynamic_cast<nn::ConvTranspose2dImpl*>(call.layer) &&
+                      !dynamic_cast<nn::EmbeddingImpl*>(call.layer);
     return adds && call.layer->settings.relu == nn::Relu::kNone;
   }
 

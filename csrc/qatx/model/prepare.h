@@ -17,12 +17,13 @@ struct PrepareOptions {
 
 // Turns a float model, in place, into one that trains with quantized weights and activations.
 //
-// Layers: in each torch::nn::Sequential, Conv1d, Conv2d, ConvTranspose2d and Linear, with the
-// BatchNorm2d (of a Conv2d) and the ReLU or ReLU6 behind them, become layers of qatx::nn, under the
-// path of the convolution or linear layer; what was fused is an Identity then. A Sequential calls
-// its layers itself; a layer that other code calls by its type (a member, an element of a
-// ModuleList or ModuleDict) cannot be swapped and is an error that says what to write: put it into
-// a Sequential, or write it as a layer of qatx::nn. Containers are searched, to any depth.
+// Layers: in each torch::nn::Sequential, Conv1d, Conv2d, Conv3d, ConvTranspose2d and Linear, with
+// the BatchNorm2d (of a Conv2d) and the ReLU or ReLU6 behind them, and Embedding become layers of
+// qatx::nn, under the path of the convolution or linear layer; what was fused is an Identity then.
+// A Sequential calls its layers itself; a layer that other code calls by its type (a member, an
+// element of a ModuleList or ModuleDict) cannot be swapped and is an error that says what to write:
+// put it into a Sequential, or write it as a layer of qatx::nn. Containers are searched, to any
+// depth.
 //
 // Values: a value is quantized where it is made, once, if a convolution, a linear layer or an
 // addition reads it, directly or behind operators that keep values (max pooling, reshaping,

@@ -7,6 +7,7 @@
 
 #include "qatx/nn/conv.h"
 #include "qatx/nn/conv_bn.h"
+#include "qatx/nn/embedding.h"
 #include "qatx/nn/linear.h"
 
 namespace qatx {
@@ -34,6 +35,14 @@ const char* twin_of(Module& module) {
   if (const auto* conv = exactly<torch::nn::Conv2dImpl>(module)) {
     return pads_with_zeros(*conv) ? "Conv2d" : nullptr;
   }
+  if (const auto* conv = exactly<torch::nn::Conv3dImpl>(module)) {
+    return pads_with_zeros(*conv) ? "Conv3d" : nullptr;
+  }
+  if (const auto* table = exactly<torch::nn::EmbeddingImpl>(module)) {
+    const auto& options = table->options;
+    const bool is_plain = !options.max_norm() && !options.sparse() && !options.scale_grad_by_freq();
+    return is_plain ? "Embedding" : nullptr;
+  }
   if (const auto* conv = exactly<torch::nn::ConvTranspose2dImpl>(module)) {
     return pads_with_zeros(*conv) && conv->options.groups() == 1 ? "ConvTranspose2d" : nullptr;
   }
@@ -57,6 +66,12 @@ AnyModule quantized(Module& layer, const std::shared_ptr<torch::nn::BatchNorm2dI
   }
   if (const auto* conv = exactly<torch::nn::Conv2dImpl>(layer)) {
     return AnyModule(nn::from_float(*conv, settings));
+  }
+  if (const auto* conv = exactly<torch::nn::Conv3dImpl>(layer)) {
+    return AnyModule(nn::from_float(*conv, settings));
+  }
+  if (const auto* table = exactly<torch::nn::EmbeddingImpl>(layer)) {
+    return AnyModule(nn::from_float(*table, settings));
   }
   if (const auto* conv = exactly<torch::nn::ConvTranspose2dImpl>(layer)) {
     return AnyModule(nn::from_float(*conv, settings));
@@ -158,7 +173,8 @@ void LayerSwap::swap_in_sequential(Module& module, const std::string& path) {
       }
     }
     nn::LayerSettings settings{.qconfig = qconfig_, .quantize_output = false};
-    if (Module* relu = next()) settings.relu = relu_of(*relu);
+    const bool takes_relu = !exactly<torch::nn::EmbeddingImpl>(layer);
+    if (Module* relu = next(); relu && takes_relu) settings.relu = relu_of(*relu);
     if (settings.relu != nn::Relu::kNone) ++end;
     const bool bn_training = bn && bn->is_training();
     put(i, quantized(layer, bn, settings));

@@ -60,6 +60,17 @@ at::Tensor Conv2dImpl::forward(const at::Tensor& input) {
   });
 }
 
+Conv3dImpl::Conv3dImpl(const Conv3dOptions& options_)
+    : ConvImpl(options_.torch_options(), options_.settings()) {}
+
+at::Tensor Conv3dImpl::forward(const at::Tensor& input) {
+  return tell(*this, input, [&] {
+    return finish(torch::nn::functional::detail::conv3d(
+        input, weight_fake_quantize->forward(weight), bias, options.stride(), options.padding(),
+        options.dilation(), options.groups()));
+  });
+}
+
 torch::nn::detail::ConvNdOptions<2> ConvTranspose2dOptions::torch_options() const {
   return torch::nn::detail::ConvNdOptions<2>(in_channels(), out_channels(), kernel_size())
       .stride(stride())
@@ -97,6 +108,14 @@ Conv2d from_float(const torch::nn::Conv2dImpl& conv, const LayerSettings& settin
   detail::check_convertible("Conv2d", pads_with_zeros(conv.options), conv.weight);
   const KeepRandomState keep;
   Conv2d layer(options_of(conv.options, settings));
+  layer->take_over(conv);
+  return layer;
+}
+
+Conv3d from_float(const torch::nn::Conv3dImpl& conv, const LayerSettings& settings) {
+  detail::check_convertible("Conv3d", pads_with_zeros(conv.options), conv.weight);
+  const KeepRandomState keep;
+  Conv3d layer(options_of(conv.options, settings));
   layer->take_over(conv);
   return layer;
 }

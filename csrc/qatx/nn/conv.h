@@ -11,7 +11,8 @@
 
 namespace qatx::nn {
 
-// Options of Conv1d and Conv2d: those of torch::nn (padding is with zeros), and LayerOptions.
+// Options of Conv1d, Conv2d and Conv3d: those of torch::nn (padding is with zeros), and
+// LayerOptions.
 template <size_t D>
 struct ConvOptions : LayerOptions<ConvOptions<D>> {
   using padding_t = torch::nn::detail::conv_padding_t<D>;
@@ -40,6 +41,7 @@ struct ConvOptions : LayerOptions<ConvOptions<D>> {
 };
 using Conv1dOptions = ConvOptions<1>;
 using Conv2dOptions = ConvOptions<2>;
+using Conv3dOptions = ConvOptions<3>;
 
 namespace detail {
 
@@ -121,6 +123,21 @@ class C10_EXPORT Conv2dImpl : public detail::ConvImpl<2, Conv2dImpl> {
 };
 TORCH_MODULE(Conv2d);
 
+// torch::nn::Conv3d with a quantized weight, then an optional ReLU, then a quantized output.
+//
+// Takes float32 [N, Cin, D, H, W], whose values should be quantized already: by the layer that made
+// them or by a QuantStub. Returns float32 [N, Cout, D', H', W'].
+class C10_EXPORT Conv3dImpl : public detail::ConvImpl<3, Conv3dImpl> {
+ public:
+  static constexpr const char* kName = "Conv3d";
+
+  Conv3dImpl(int64_t in_channels, int64_t out_channels, torch::ExpandingArray<3> kernel_size)
+      : Conv3dImpl(Conv3dOptions(in_channels, out_channels, kernel_size)) {}
+  explicit Conv3dImpl(const Conv3dOptions& options_);
+  at::Tensor forward(const at::Tensor& input);
+};
+TORCH_MODULE(Conv3d);
+
 // Options of ConvTranspose2d: those of torch::nn without groups, and LayerOptions.
 struct C10_EXPORT ConvTranspose2dOptions : LayerOptions<ConvTranspose2dOptions> {
   ConvTranspose2dOptions(int64_t in_channels, int64_t out_channels,
@@ -162,6 +179,7 @@ TORCH_MODULE(ConvTranspose2d);
 // float32, or, transposed, has groups.
 C10_EXPORT Conv1d from_float(const torch::nn::Conv1dImpl& conv, const LayerSettings& settings = {});
 C10_EXPORT Conv2d from_float(const torch::nn::Conv2dImpl& conv, const LayerSettings& settings = {});
+C10_EXPORT Conv3d from_float(const torch::nn::Conv3dImpl& conv, const LayerSettings& settings = {});
 C10_EXPORT ConvTranspose2d from_float(const torch::nn::ConvTranspose2dImpl& conv,
                                       const LayerSettings& settings = {});
 

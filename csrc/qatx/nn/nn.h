@@ -7,6 +7,7 @@
 #include "qatx/nn/combine.h"
 #include "qatx/nn/conv.h"
 #include "qatx/nn/conv_bn.h"
+#include "qatx/nn/embedding.h"
 #include "qatx/nn/fake_quantize.h"
 #include "qatx/nn/linear.h"
 #include "qatx/nn/listener.h"

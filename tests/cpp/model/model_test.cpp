@@ -323,6 +323,17 @@ TEST_F(ConvertModelTest, JoinsAndProductsRunInIntegers) {
   EXPECT_TRUE(verification.ok()) << verification;
 }
 
+TEST_F(ConvertModelTest, EmbeddingsRunInIntegers) {
+  torch::nn::Sequential model(torch::nn::Embedding(30, 8), torch::nn::Linear(8, 6),
+                              torch::nn::ReLU(), torch::nn::Linear(6, 2));
+  const at::Tensor words = at::arange(30).reshape({3, 10});
+  prepare(model, {words});
+  calibrate(model, words);
+  const auto [converted, report] = convert(model, {words});
+  for (const NodeReport& node : report.nodes) EXPECT_TRUE(node.integer) << node.kind;
+  EXPECT_TRUE(verify(model, converted, words).ok());
+}
+
 TEST_F(ConvertModelTest, VerifyFindsAnotherModel) {
   Network net = calibrated();
   const auto converted = convert(net, {images(7)}).module;

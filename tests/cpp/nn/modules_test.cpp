@@ -170,6 +170,20 @@ TEST(LayersTest, AreLibTorchsWithQuantizedWeights) {
   EXPECT_TRUE(
       same_bits(calibrate_on(quantized_line, signal).detach(), line->forward(signal).detach()));
 
+  torch::nn::Conv3d volume(torch::nn::Conv3dOptions(2, 4, {1, 2, 3}).stride(2).groups(2));
+  Conv3d quantized_volume = from_float(*volume, {.quantize_output = false});
+  const at::Tensor block = image(10, {2, 2, 3, 4, 5});
+  EXPECT_TRUE(
+      same_bits(calibrate_on(quantized_volume, block).detach(), volume->forward(block).detach()));
+
+  torch::nn::Embedding table(torch::nn::EmbeddingOptions(7, 4).padding_idx(-2));
+  Embedding quantized_table = from_float(*table, {.quantize_output = false});
+  const at::Tensor indices = at::arange(7).reshape({7, 1});
+  EXPECT_EQ(quantized_table->weight_fake_quantize->scale_shape(), std::vector<int64_t>{7});
+  EXPECT_TRUE(
+      same_bits(calibrate_on(quantized_table, indices).detach(), table->forward(indices).detach()));
+  EXPECT_TRUE(at::allclose(quantized_table->forward(indices), table->forward(indices), 0, 0.03));
+
   torch::nn::ConvTranspose2d up(
       torch::nn::ConvTranspose2dOptions(3, 4, 3).stride(2).padding(1).output_padding(1));
   ConvTranspose2d quantized_up = from_float(*up, {.quantize_output = false});
