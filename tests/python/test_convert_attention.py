@@ -234,6 +234,38 @@ def test_asymmetric_second_factors_stay_float_and_say_why():
     assert row.reason == "the second input is not quantized symmetrically"
 
 
+class Moved(nn.Module):
+    """Products whose rows and columns change places before they are normalized or masked."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(5, 3)
+        self.mask = nn.Parameter(torch.randn(5, 5))
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = torch.bmm(self.a(x), self.b(x).transpose(1, 2)).transpose(1, 2)
+        return self.last(self.function(scores, self.mask))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda scores, _: torch.softmax(scores, -1),
+        lambda scores, mask: torch.softmax(scores * 0.5 + mask, -1),
+        lambda scores, _: F.layer_norm(scores, (5,)),
+    ],
+    ids=["softmax", "mask", "layer_norm"],
+)
+def test_moved_scores(function):
+    torch.manual_seed(8)
+    x = 3 * torch.randn(2, 5, 6)
+    model = qatx.prepare(Moved(function).eval())
+    qatx.calibrate(model, x)
+    converted, _ = qatx.convert(model, x)
+    torch.testing.assert_close(converted(x), model(x), rtol=0, atol=0.01)
+
+
 def test_macs_of_attention_are_counted():
     torch.manual_seed(7)
     x = torch.randn(1, 10, 5)

@@ -191,6 +191,26 @@ def test_bags_of_any_length_and_empty_ones():
         converted(ids, torch.tensor([0, 5, 3, 7]))
 
 
+def test_rows_that_are_added_to_bags_and_moved_embeddings_are_right():
+    class Net(nn.Module):
+        def __init__(self, layer: nn.Module, move, shape: tuple[int, ...]) -> None:
+            super().__init__()
+            self.layer, self.move = layer, move
+            self.row, self.last = nn.Parameter(torch.randn(shape)), nn.Linear(6, 2)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.last(self.move(self.layer(ids)) + self.row)
+
+    torch.manual_seed(7)
+    bags = Net(nn.EmbeddingBag(20, 6, mode="sum"), lambda x: x, (6,))
+    moved = Net(nn.Embedding(20, 6), lambda x: x.transpose(1, 2), (6, 6))
+    for net, ids in ((bags, torch.randint(20, (4, 3))), (moved, torch.randint(20, (2, 6)))):
+        model = qatx.prepare(net.eval())
+        qatx.calibrate(model, ids)
+        converted, _ = qatx.convert(model, ids)
+        torch.testing.assert_close(converted(ids), model(ids), rtol=0, atol=0.01)
+
+
 def test_embeddings_with_options_that_cannot_be_quantized_stay_float():
     class Sparse(nn.Module):
         def __init__(self) -> None:

@@ -15,12 +15,18 @@ namespace jit = torch::jit;
 
 using engine::MoveKind;
 
-// A float32 value of three dimensions as the engine has it, and the steps that make of it what the
-// model has: scores of several heads have four.
+// A float32 value as the engine has it, and the steps that make of it what the model has: scores of
+// several heads have four dimensions there, three here.
 struct Scores {
   int64_t value;
   std::vector<int64_t> steps;
 };
+
+// Whether steps do nothing but split off the heads: what is done along the last dimensions, or to
+// them, can be done before.
+bool splits_heads(const std::vector<int64_t>& steps) {
+  return steps.size() == 4 && steps[0] == static_cast<int64_t>(MoveKind::split) && steps[2] == 0;
+}
 
 const engine::Node* producer(const engine::Graph& graph, int64_t value) {
   const auto found = std::find_if(graph.nodes.begin(), graph.nodes.end(),
@@ -35,6 +41,7 @@ std::optional<Scores> find_scores(Lowering& lowering, const jit::Value* value) {
   if (!node) return std::nullopt;
   Scores scores{*own, {}};
   if (node->op == "move") {
+    if (!splits_heads(node->ints.at("steps"))) return std::nullopt;
     scores = {node->inputs[0], node->ints.at("steps")};
     node = producer(lowering.graph(), scores.value);
   }
@@ -153,6 +160,9 @@ std::string lower_score_mask(Lowering& lowering, jit::Node* node) {
   if (!sizes || !mask_sizes || mask_sizes->empty() || mask_sizes->size() > sizes->size() ||
       mask_sizes->back() != sizes->back()) {
     return "the mask has not the dimensions of the scores";
+  }
+  if (sizes->size() != (scores->steps.empty() ? 3 : 4)) {
+    return "what is masked has not three or four dimensions";
   }
   const size_t more = mask_sizes->size();
   if ((more >= 3 && sizes->size() == 4 && (*mask_sizes)[more - 3] != 1)) {
