@@ -4,11 +4,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if ! command -v doxygen >/dev/null; then
-  as_root=()
-  [[ $(id -u) == 0 ]] || as_root=(sudo -n)
+  source tools/debian.sh
   echo '==> installing Debian packages: doxygen'
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update >/dev/null
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends doxygen >/dev/null
+  apt update
+  apt install -y --no-install-recommends doxygen
 fi
 # The headers that are installed, as CMakeLists.txt lists them.
 headers=$(sed -n '/^set(QATX_PUBLIC_HEADERS/,/)/p' CMakeLists.txt | grep -o '[a-z_0-9/]*\.h' | sed 's|^|csrc/qatx/|')

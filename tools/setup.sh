@@ -41,9 +41,7 @@ command -v ccache >/dev/null || optional+=(ccache)
 [[ -e /usr/include/zlib.h ]] || optional+=(zlib1g-dev)
 [[ -d /usr/share/datasets/fashion-mnist ]] || optional+=(dataset-fashion-mnist)
 
-as_root=()
-[[ $(id -u) == 0 ]] || as_root=(sudo -n)
-apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" >/dev/null; }
+source tools/debian.sh
 
 if ((${#required[@]} + ${#optional[@]})); then
   command="apt-get install ${required[*]} ${optional[*]}"

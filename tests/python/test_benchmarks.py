@@ -3,6 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,16 +29,22 @@ INT8_CONTENDERS = [
 ]
 
 
-def test_every_contender_has_a_time_or_a_reason(tmp_path: Path):
-    out = tmp_path / "int8.json"
+def results_of(benchmark: str, folder: Path) -> dict[str, Any]:
+    """What a benchmark writes with --quick."""
+    out = folder / "results.json"
     result = subprocess.run(
-        [PYTHON, ROOT / "benchmarks/int8_inference.py", "--quick", "--out", out],
+        [PYTHON, ROOT / f"benchmarks/{benchmark}.py", "--quick", "--out", out],
         capture_output=True,
         text=True,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    content = json.loads(out.read_text())
+    content: dict[str, Any] = json.loads(out.read_text())
+    return content
+
+
+def test_every_contender_has_a_time_or_a_reason(tmp_path: Path):
+    content = results_of("int8_inference", tmp_path)
     assert {"onnxruntime", "openvino"} <= content["machine"]["peers"].keys()
     cases: dict[str, list[str]] = {}
     for row in content["rows"]:
@@ -57,15 +64,7 @@ def test_every_contender_has_a_time_or_a_reason(tmp_path: Path):
 
 
 def test_calibration_has_every_comparison(tmp_path: Path):
-    out = tmp_path / "calibration.json"
-    result = subprocess.run(
-        [PYTHON, ROOT / "benchmarks/calibration.py", "--quick", "--out", out],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    content = json.loads(out.read_text())
+    content = results_of("calibration", tmp_path)
     assert "onnxruntime" in content["machine"]["peers"]
     settings = {row["case"].partition(": ")[0] for row in content["rows"]}
     assert settings == {
@@ -94,15 +93,7 @@ def test_an_unknown_model_is_named():
 
 
 def test_a_step_in_cpp_and_in_python_is_timed(tmp_path: Path):
-    out = tmp_path / "cpp-step.json"
-    result = subprocess.run(
-        [PYTHON, ROOT / "benchmarks/cpp_step.py", "--quick", "--out", out],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    content = json.loads(out.read_text())
+    content = results_of("cpp_step", tmp_path)
     assert {row["contender"] for row in content["rows"]} == {"C++", "Python"}
     assert all(row["median_ms"] > 0 and row["peak_bytes"] > 0 for row in content["rows"])
     assert len(content["targets"]) == 4

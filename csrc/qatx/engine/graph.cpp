@@ -36,6 +36,24 @@ int64_t Graph::add_value(std::optional<kernels::QParams> qparams, std::string na
   return static_cast<int64_t>(values.size()) - 1;
 }
 
+const Node* producer(const Graph& graph, int64_t value) {
+  const auto found = std::find_if(graph.nodes.begin(), graph.nodes.end(),
+                                  [&](const Node& node) { return node.output == value; });
+  return found == graph.nodes.end() ? nullptr : &*found;
+}
+
+int64_t count_uses(const Graph& graph, int64_t value) {
+  int64_t uses = std::count(graph.outputs.begin(), graph.outputs.end(), value);
+  for (const Node& node : graph.nodes) {
+    uses += std::count(node.inputs.begin(), node.inputs.end(), value);
+  }
+  return uses;
+}
+
+bool fits_weight(const kernels::QParams& q) {
+  return q.quant_min - q.zero_point >= -128 && q.quant_max - q.zero_point <= 127;
+}
+
 void check_qparams(const kernels::QParams& q) {
   TORCH_CHECK_VALUE(is_valid_scale(q.scale), "qatx program: scale must be in [2^-126, 2^126], got ",
                     q.scale);

@@ -48,6 +48,15 @@ struct Graph {
   int64_t add_value(std::optional<kernels::QParams> qparams, std::string name = "");
 };
 
+// The node that makes a value; nullptr for an input.
+const Node* producer(const Graph& graph, int64_t value);
+// How many nodes and outputs read a value; a node that reads it twice counts twice.
+int64_t count_uses(const Graph& graph, int64_t value);
+
+// Whether codes less their zero point fit 8 signed bits, so that they can take the place of a
+// weight.
+bool fits_weight(const kernels::QParams& qparams);
+
 // Codes lie in 0..255 and hold the zero point; the scale is valid. Throws c10::Error.
 void check_qparams(const kernels::QParams& qparams);
 kernels::QParams make_qparams(double scale, int64_t zero_point, int64_t quant_min,

@@ -21,4 +21,10 @@ inline void add_move(std::vector<int64_t>& steps, MoveKind kind,
   steps.insert(steps.end(), arguments.begin(), arguments.end());
 }
 
+inline std::vector<int64_t> one_step(MoveKind kind, const std::vector<int64_t>& arguments) {
+  std::vector<int64_t> steps;
+  add_move(steps, kind, arguments);
+  return steps;
+}
+
 }  // namespace qatx::engine

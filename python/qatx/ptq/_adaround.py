@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -77,16 +78,13 @@ def adaround(
         forward=forward,
         reference=reference,
     )
-
-    def solve(*problem: Any) -> Tensor:  # noqa: ANN401
-        return _C.adaround(
-            *problem,
-            dampening=dampening,
-            iterations=iterations,
-            learning_rate=learning_rate,
-            regularization=regularization,
-            warm_up=warm_up,
-            beta=beta,
-        )
-
+    solve = partial(
+        _C.adaround,
+        dampening=dampening,
+        iterations=iterations,
+        learning_rate=learning_rate,
+        regularization=regularization,
+        warm_up=warm_up,
+        beta=beta,
+    )
     return round_weights("adaround", session, solve, progress)

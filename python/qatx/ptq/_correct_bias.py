@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from qatx._batches import shown
 from qatx.ptq._layer_by_layer import LayerByLayer
 from qatx.ptq._report import PtqReport, PtqRow
-from qatx.ptq._rounding import MEASURE
+from qatx.ptq._rounding import report_of
 
 
 def correct_bias(
@@ -63,9 +63,7 @@ def correct_bias(
     )
     with session.running() as order:
         rows = [_correct(session, name) for name in shown(order, "correct_bias", progress)]
-    unreached = [name for name in session.layers if name not in order]
-    rows += [PtqRow(name=name, note="the data do not reach it") for name in unreached]
-    return PtqReport("correct_bias", MEASURE, tuple(rows))
+    return report_of("correct_bias", session, order, rows)
 
 
 def _correct(session: LayerByLayer, name: str) -> PtqRow:

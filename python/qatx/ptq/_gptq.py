@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -67,13 +68,10 @@ def gptq(
         forward=forward,
         reference=reference,
     )
-
-    def solve(*problem: Any) -> Tensor:  # noqa: ANN401
-        return _C.gptq(
-            *problem,
-            dampening=dampening,
-            block_size=block_size,
-            activation_order=activation_order,
-        )
-
+    solve = partial(
+        _C.gptq,
+        dampening=dampening,
+        block_size=block_size,
+        activation_order=activation_order,
+    )
     return round_weights("gptq", session, solve, progress)

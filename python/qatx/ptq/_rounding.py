@@ -43,9 +43,16 @@ def round_weights(
                 rows.append(_round(session, name, grid, solve))
             except ValueError as error:
                 raise ValueError(f"qatx.ptq.{method}: {name or 'the model'}: {error}") from error
+    return report_of(method, session, order, rows)
+
+
+def report_of(
+    method: str, session: LayerByLayer, order: list[str], rows: list[PtqRow]
+) -> PtqReport:
+    """The rows of the layers that the data reach, and of all others."""
     unreached = [name for name in session.layers if name not in order]
-    rows += [PtqRow(name=name, note="the data do not reach it") for name in unreached]
-    return PtqReport(method, MEASURE, tuple(rows))
+    notes = [PtqRow(name=name, note="the data do not reach it") for name in unreached]
+    return PtqReport(method, MEASURE, (*rows, *notes))
 
 
 def _round(session: LayerByLayer, name: str, grid: tuple[Tensor, Tensor], solve: Solver) -> PtqRow:

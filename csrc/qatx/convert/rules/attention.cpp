@@ -14,6 +14,7 @@ namespace {
 namespace jit = torch::jit;
 
 using engine::MoveKind;
+using engine::one_step;
 
 // A float32 value as the engine has it, and the steps that make of it what the model has: scores of
 // several heads have four dimensions there, three here.
@@ -28,33 +29,21 @@ bool splits_heads(const std::vector<int64_t>& steps) {
   return steps.size() == 4 && steps[0] == static_cast<int64_t>(MoveKind::split) && steps[2] == 0;
 }
 
-const engine::Node* producer(const engine::Graph& graph, int64_t value) {
-  const auto found = std::find_if(graph.nodes.begin(), graph.nodes.end(),
-                                  [&](const engine::Node& node) { return node.output == value; });
-  return found == graph.nodes.end() ? nullptr : &*found;
-}
-
 // Of a value that a product of two tensors, or an embedding, has made, and that is used only here.
 std::optional<Scores> find_scores(Lowering& lowering, const jit::Value* value) {
   const auto own = lowering.own_float(value);
-  const engine::Node* node = own ? producer(lowering.graph(), *own) : nullptr;
+  const engine::Node* node = own ? engine::producer(lowering.graph(), *own) : nullptr;
   if (!node) return std::nullopt;
   Scores scores{*own, {}};
   if (node->op == "move") {
     if (!splits_heads(node->ints.at("steps"))) return std::nullopt;
     scores = {node->inputs[0], node->ints.at("steps")};
-    node = producer(lowering.graph(), scores.value);
+    node = engine::producer(lowering.graph(), scores.value);
   }
   if (!node || (node->op != "matmul" && node->op != "affine" && node->op != "embedding")) {
     return std::nullopt;
   }
   return scores;
-}
-
-std::vector<int64_t> one_step(MoveKind kind, const std::vector<int64_t>& arguments) {
-  std::vector<int64_t> steps;
-  engine::add_move(steps, kind, arguments);
-  return steps;
 }
 
 // Adds a node that makes float32, and what takes its result to where the model has it.
@@ -78,10 +67,6 @@ int64_t moved_codes(Lowering& lowering, jit::Value* value, std::vector<int64_t> 
   return add_inner(lowering, std::move(move), lowering.codes(value));
 }
 
-bool fits_8_signed_bits(const kernels::QParams& q) {
-  return q.quant_min - q.zero_point >= -128 && q.quant_max - q.zero_point <= 127;
-}
-
 }  // namespace
 
 std::string lower_matmul(Lowering& lowering, jit::Node* node) {
@@ -99,7 +84,7 @@ std::string lower_matmul(Lowering& lowering, jit::Node* node) {
   if (!std::equal(sizes_a->begin(), sizes_a->end() - 2, sizes_b->begin())) {
     return "its inputs are broadcast";
   }
-  if (!fits_8_signed_bits(*lowering.codes(b))) {
+  if (!engine::fits_weight(*lowering.codes(b))) {
     return "the second input is not quantized symmetrically";
   }
   const bool heads = dimensions == 4;

@@ -1,5 +1,5 @@
-#include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "qatx/convert/rules/attention.h"
 #include "qatx/convert/rules/rules.h"
@@ -40,11 +40,9 @@ std::vector<int64_t> inverse_step(const std::vector<int64_t>& step) {
 // Adds codes to a layer's result before that is moved, where they are moved the other way: so the
 // addition can be done inside the layer.
 bool add_before_move(Lowering& lowering, int64_t moved, jit::Value* codes, jit::Value* output) {
-  const auto& nodes = lowering.graph().nodes;
-  const auto move = std::find_if(nodes.begin(), nodes.end(), [&](const engine::Node& node) {
-    return node.output == moved && node.op == "move";
-  });
-  if (move == nodes.end() || !engine::can_fuse_residual(lowering.graph(), move->inputs[0])) {
+  const engine::Node* move = engine::producer(lowering.graph(), moved);
+  if (!move || move->op != "move" ||
+      !engine::can_fuse_residual(lowering.graph(), move->inputs[0])) {
     return false;
   }
   const int64_t value = move->inputs[0];

@@ -129,30 +129,27 @@ std::string lower_list_unpack(Lowering& lowering, jit::Node* node) {
   const jit::Node* list = node->input(0)->node();
   const std::string_view kind = list->kind().toQualString();
   const bool chunks = kind == "aten::chunk";
-  if (kind == "aten::unbind") {
-    if (!lowering.island_of(list)) return kNoCodes;
-    jit::Value* input = const_cast<jit::Node*>(list)->input(0);
-    const auto dim = dimension(lowering, list->input(1), input).value();
-    for (size_t i = 0; i < node->outputs().size(); ++i) {
-      add_select(lowering, input, dim, static_cast<int64_t>(i), node->output(i));
-    }
-    return "";
-  }
-  if (!chunks && kind != "aten::split" && kind != "aten::split_with_sizes") {
+  const bool single = kind == "aten::unbind";
+  if (!chunks && !single && kind != "aten::split" && kind != "aten::split_with_sizes") {
     return "has no integer form";
   }
   if (!lowering.island_of(list)) return kNoCodes;
   jit::Value* input = const_cast<jit::Node*>(list)->input(0);
-  const auto dim = dimension(lowering, list->input(2), input).value();
-  const auto sizes = part_sizes(lowering, list->input(1)).value();
+  const auto dim = dimension(lowering, list->input(single ? 1 : 2), input).value();
+  const auto sizes =
+      single ? std::vector<int64_t>{1} : part_sizes(lowering, list->input(1)).value();
   int64_t start = 0;
   for (size_t i = 0; i < node->outputs().size(); ++i) {
     const auto index = static_cast<int64_t>(i);
     const int64_t size = sizes[std::min(i, sizes.size() - 1)];
-    engine::Node part = chunks
-                            ? engine::Node{.op = "slice", .ints = {{"chunk", {dim, index, size}}}}
-                            : slice(dim, start, start + size);
-    add_gather(lowering, std::move(part), input, node->output(i));
+    if (single) {
+      add_select(lowering, input, dim, index, node->output(i));
+    } else {
+      engine::Node part = chunks
+                              ? engine::Node{.op = "slice", .ints = {{"chunk", {dim, index, size}}}}
+                              : slice(dim, start, start + size);
+      add_gather(lowering, std::move(part), input, node->output(i));
+    }
     start += size;
   }
   return "";

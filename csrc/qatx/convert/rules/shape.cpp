@@ -11,16 +11,11 @@ namespace {
 namespace jit = torch::jit;
 
 using engine::MoveKind;
+using engine::one_step;
 using Steps = std::vector<int64_t>;
 
 const char* const kNoCodes = "input is not fake-quantized";
 const char* const kUnknown = "its dimensions are not known";
-
-Steps one_step(MoveKind kind, const std::vector<int64_t>& arguments) {
-  Steps steps;
-  engine::add_move(steps, kind, arguments);
-  return steps;
-}
 
 std::string add_permutation(Lowering& lowering, jit::Node* node, const std::vector<int64_t>& dims) {
   return add_moves(lowering, node->input(0), node->output(), one_step(MoveKind::permute, dims));

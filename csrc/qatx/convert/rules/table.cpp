@@ -23,10 +23,8 @@ struct Argument {
 };
 
 const engine::Node* find_table(const engine::Graph& graph, int64_t value) {
-  const auto found = std::find_if(
-      graph.nodes.begin(), graph.nodes.end(),
-      [&](const engine::Node& node) { return node.output == value && node.op == "table"; });
-  return found == graph.nodes.end() ? nullptr : &*found;
+  const engine::Node* node = engine::producer(graph, value);
+  return node && node->op == "table" ? node : nullptr;
 }
 
 // The one input that is no constant; the others must not make the result any larger.

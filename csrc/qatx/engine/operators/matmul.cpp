@@ -22,8 +22,7 @@ class MatMul final : public Operator {
   explicit MatMul(const NodeReader& node)
       : name_(node.name()), a_(node.input(0)), b_(node.input(1)), output_(node) {
     node.check_input_count(2, 2);
-    TORCH_CHECK_VALUE(b_.quant_min - b_.zero_point >= -128 && b_.quant_max - b_.zero_point <= 127,
-                      "qatx program: matmul '", name_,
+    TORCH_CHECK_VALUE(fits_weight(b_), "qatx program: matmul '", name_,
                       "': codes of the second input less their zero point must fit 8 signed bits");
     TORCH_CHECK_VALUE(is_valid_scale(a_.scale * b_.scale), "qatx program: matmul '", name_,
                       "': the product of the scales must be in [2^-126, 2^126], got ", a_.scale,

@@ -6,13 +6,6 @@
 namespace qatx::engine {
 namespace {
 
-const Node* producer(const Graph& graph, int64_t value) {
-  for (const Node& node : graph.nodes) {
-    if (node.output == value) return &node;
-  }
-  return nullptr;
-}
-
 constexpr std::string_view kWithEpilogue[] = {"add",        "affine",
                                               "avg_pool2d", "avg_pool3d",
                                               "cat",        "conv2d",
@@ -38,14 +31,9 @@ int64_t fusable_producer(const Graph& graph, const Node& consumer) {
   const auto input = std::find_if(consumer.inputs.begin(), consumer.inputs.end(),
                                   [&](int64_t value) { return is_float(graph, value); });
   if (input == consumer.inputs.end()) return -1;
-  int64_t uses = std::count(graph.outputs.begin(), graph.outputs.end(), *input);
-  int64_t found = -1;
-  for (size_t n = 0; n < graph.nodes.size(); ++n) {
-    const Node& node = graph.nodes[n];
-    uses += std::count(node.inputs.begin(), node.inputs.end(), *input);
-    if (node.output == *input && has_epilogue(node)) found = static_cast<int64_t>(n);
-  }
-  return uses == 1 ? found : -1;
+  const Node* node = producer(graph, *input);
+  if (!node || !has_epilogue(*node) || count_uses(graph, *input) != 1) return -1;
+  return node - graph.nodes.data();
 }
 
 Node merge(Node node, const Node& consumer) {

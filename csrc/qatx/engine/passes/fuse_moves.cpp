@@ -10,11 +10,7 @@ namespace {
 std::vector<Node>::iterator move_before(Graph& graph, const Node& node) {
   if (node.op != "move" || node.inputs.size() != 1) return graph.nodes.end();
   const int64_t value = node.inputs[0];
-  int64_t uses = std::count(graph.outputs.begin(), graph.outputs.end(), value);
-  for (const Node& user : graph.nodes) {
-    uses += std::count(user.inputs.begin(), user.inputs.end(), value);
-  }
-  if (uses != 1) return graph.nodes.end();
+  if (count_uses(graph, value) != 1) return graph.nodes.end();
   return std::find_if(graph.nodes.begin(), graph.nodes.end(), [&](const Node& other) {
     return other.output == value && other.op == "move";
   });

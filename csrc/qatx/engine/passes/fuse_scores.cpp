@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "qatx/engine/passes/passes.h"
 
 namespace qatx::engine {
@@ -9,18 +7,10 @@ namespace {
 int64_t fusable_affine(const Graph& graph, const Node& consumer) {
   if (consumer.op != "affine" && consumer.op != "softmax") return -1;
   if (consumer.floats.contains("scale")) return -1;
-  const int64_t value = consumer.inputs[0];
-  int64_t uses = std::count(graph.outputs.begin(), graph.outputs.end(), value);
-  int64_t found = -1;
-  for (size_t n = 0; n < graph.nodes.size(); ++n) {
-    const Node& node = graph.nodes[n];
-    uses += std::count(node.inputs.begin(), node.inputs.end(), value);
-    if (node.output == value && node.op == "affine") found = static_cast<int64_t>(n);
-  }
-  if (found < 0 || uses != 1) return -1;
-  const Node& affine = graph.nodes[static_cast<size_t>(found)];
-  const bool two_masks = affine.inputs.size() == 2 && consumer.inputs.size() == 2;
-  return two_masks || affine.floats.contains("clamp") ? -1 : found;
+  const Node* node = producer(graph, consumer.inputs[0]);
+  if (!node || node->op != "affine" || count_uses(graph, node->output) != 1) return -1;
+  const bool two_masks = node->inputs.size() == 2 && consumer.inputs.size() == 2;
+  return two_masks || node->floats.contains("clamp") ? -1 : node - graph.nodes.data();
 }
 
 }  // namespace

@@ -10,14 +10,6 @@ bool is_float(const Graph& graph, int64_t value) {
   return !graph.values[static_cast<size_t>(value)].quantized();
 }
 
-int64_t count_uses(const Graph& graph, int64_t value) {
-  int64_t uses = std::count(graph.outputs.begin(), graph.outputs.end(), value);
-  for (const Node& node : graph.nodes) {
-    uses += std::count(node.inputs.begin(), node.inputs.end(), value);
-  }
-  return uses;
-}
-
 // Whether a move changes sizes only.
 bool keeps_order(const Node& move) {
   const std::vector<int64_t>& steps = move.ints.at("steps");
