@@ -2,17 +2,19 @@
 // most products a second that its instruction allows. Prints seconds of every timed call as JSON.
 //   integer_gemm ROUNDS
 
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randint.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <immintrin.h>
 
 #include <chrono>
 #include <cstdint>
-#include <new>
-#include <random>
 #include <string>
 #include <vector>
 
+#include "qatx/engine/operators/gemm.h"
 #include "qatx/kernels/registry.h"
 
 namespace qatx::kernels {
@@ -77,69 +79,34 @@ constexpr Layer kResNet50[] = {
     {1024, 2048, 14, 1, 2, 1}, {2048, 512, 7, 1, 1, 2},
 };
 
-// Memory that begins where a cache line does, as activations and weights do in a program.
-class Bytes {
- public:
-  explicit Bytes(size_t size)
-      : size_(size), data_(static_cast<uint8_t*>(::operator new(size, std::align_val_t{64}))) {}
-  ~Bytes() { ::operator delete(data_, std::align_val_t{64}); }
-  Bytes(const Bytes&) = delete;
-  Bytes& operator=(const Bytes&) = delete;
-
-  uint8_t* data() { return data_; }
-  uint8_t* begin() { return data_; }
-  uint8_t* end() { return data_ + size_; }
-
- private:
-  size_t size_;
-  uint8_t* data_;
-};
-
-// Seconds of each round.
-std::vector<double> time_layer(const GemmKernel& kernel, const Layer& layer, int rounds) {
-  const int64_t taps = layer.kernel * layer.kernel;
-  const int64_t rows = layer.out() * layer.out();
-  const auto blocks = (layer.n + kernel.block - 1) / kernel.block;
-  const auto padded = static_cast<size_t>(blocks * kernel.block);
-  std::mt19937 random(0);
-  Bytes input(static_cast<size_t>(layer.size * layer.size * layer.k + kOverRead));
-  Bytes pad(static_cast<size_t>(layer.k + kOverRead));
-  std::vector<int8_t> weight(static_cast<size_t>(layer.n * taps * layer.k));
-  for (auto& code : input) code = static_cast<uint8_t>(random());
-  for (auto& code : pad) code = 128;
-  for (auto& code : weight) code = static_cast<int8_t>(random());
-  std::vector<int32_t> offsets;
-  for (int64_t p = 0; p < rows; ++p) {
-    for (int64_t t = 0; t < taps; ++t) {
-      const int64_t edge = (layer.kernel - 1) / 2;
-      const int64_t y = p / layer.out() * layer.stride + t / layer.kernel - edge;
-      const int64_t x = p % layer.out() * layer.stride + t % layer.kernel - edge;
-      const bool inside = y >= 0 && x >= 0 && y < layer.size && x < layer.size;
-      offsets.push_back(inside ? static_cast<int32_t>((y * layer.size + x) * layer.k) : -1);
-    }
-  }
-  Bytes packed(kernel.packed_bytes(layer.n, taps, layer.k));
-  kernel.pack(weight.data(), layer.n, taps, layer.k, packed.data());
-  const std::vector<int32_t> start(padded, 0);
-  const std::vector<float> scale(padded, 1e-4f);
-  const std::vector<float> bias(padded, 0.5f);
-  Bytes out(static_cast<size_t>(rows * layer.n));
-  GemmArgs args{};
-  args.window = {input.data(), 0, rows, taps, offsets.data(), pad.data()};
-  args.k = layer.k;
-  args.n = layer.n;
-  args.weight = packed.data();
-  args.start = start.data();
-  args.epilogue.scale = scale.data();
-  args.epilogue.bias = bias.data();
-  args.epilogue.clamp_max = __builtin_inff();
-  args.epilogue.out_u8 = out.data();
-  args.epilogue.out_stride = layer.n;
-  args.epilogue.out = {0.1f, 10.0f, 0, 0, 255};
+// Seconds of each round: of what a convolution in a program does.
+std::vector<double> time_layer(const Layer& layer, int rounds) {
+  const int64_t edge = (layer.kernel - 1) / 2;
+  engine::Axis axis{layer.size, layer.out(), layer.stride, {}};
+  for (int64_t t = 0; t < layer.kernel; ++t) axis.taps.push_back(t - edge);
+  engine::GemmInput input("layer", {engine::Axis{}, axis, axis}, 1, layer.k, 1, 128);
+  input.join_lines();
+  const int64_t together = engine::taps_together(axis.taps, layer.stride, layer.k, 1);
+  const int64_t segments = layer.kernel * layer.kernel / together;
+    const at::Tensor images =
+      at::randint(256, {layer.size * layer.size * layer.k + kOverRead}, at::kByte);
+  const at::Tensor weight =
+      at::randint(-128, 128, {layer.n, segments, together * layer.k}, at::kChar);
+  const engine::PackedGemm gemm(
+      {weight, at::full({layer.n}, 1e-4f), at::full({layer.n}, 0.5f)}, {1.0f, 1.0f, 128, 0, 255});
+  at::Tensor out = at::empty({layer.out() * layer.out() * layer.n}, at::kByte);
+  Epilogue epilogue{};
+  epilogue.clamp_max = __builtin_inff();
+  epilogue.out_stride = layer.n;
+  epilogue.out = {0.1f, 10.0f, 0, 0, 255};
   std::vector<double> seconds;
   for (int round = -2; round < rounds; ++round) {
     const auto begin = std::chrono::steady_clock::now();
-    kernel.run(args, 0, rows, 0, blocks);
+    input.for_each_part(images.const_data_ptr<uint8_t>(), 0, input.lines(),
+                        [&](const Grid& grid, int64_t first) {
+                          epilogue.out_u8 = out.mutable_data_ptr<uint8_t>() + first * layer.n;
+                          gemm.run(grid, epilogue, 0, gemm.blocks());
+                        });
     if (round >= 0) seconds.push_back(seconds_since(begin));
   }
   return seconds;
@@ -151,7 +118,7 @@ void run(int rounds) {
   const Kernels& row = active();
   for (const Layer& layer : kResNet50) {
     peaks.push_back(peak(row.isa));
-    const auto seconds = time_layer(row.gemm, layer, rounds);
+    const auto seconds = time_layer(layer, rounds);
     layers.push_back(fmt::format(
         "{{\"layer\": \"{0}x{0} {1}->{2}, {3}x{3}, stride {4}\", \"count\": {5}, \"macs\": {6}, "
         "\"seconds\": [{7}]}}",

@@ -5,7 +5,7 @@
 #include "qatx/kernels/depthwise.h"
 #include "qatx/kernels/elementwise.h"
 #include "qatx/kernels/fake_quantize.h"
-#include "qatx/kernels/indirect_gemm.h"
+#include "qatx/kernels/gemm.h"
 #include "qatx/kernels/isa.h"
 #include "qatx/kernels/observe.h"
 #include "qatx/kernels/pool.h"

@@ -1,12 +1,22 @@
 #include <c10/util/Exception.h>
 
 #include "qatx/engine/operators/gemm.h"
+#include "qatx/engine/operators/gemm_input.h"
 #include "qatx/engine/operators/operators.h"
 #include "qatx/engine/operators/output.h"
 #include "qatx/engine/operators/spatial.h"
 
 namespace qatx::engine {
 namespace {
+
+// Where the taps of a dimension lie, counted from output * stride.
+std::vector<int64_t> taps_of(const Spatial& spatial, size_t d) {
+  std::vector<int64_t> taps;
+  for (int64_t k = 0; k < spatial.kernel[d]; ++k) {
+    taps.push_back(k * spatial.dilation[d] - spatial.padding[d]);
+  }
+  return taps;
+}
 
 // Convolution in two or three dimensions. Inputs: codes [N, C, (D,) H, W] and, when fused, a
 // residual of the output's shape. Attributes: stride, dilation, padding, groups, clamp; tensors
@@ -32,8 +42,12 @@ class Conv final : public Operator {
       return;
     }
     const int64_t n = out_channels_ / groups_;
+    const int64_t together = taps_together(taps_of(spatial_, dimensions - 1),
+                                           spatial_.stride.back(), in_channels_, groups_);
+    const at::Tensor segments =
+        all.weight.view({out_channels_, spatial_.taps() / together, weight.size(1) * together});
     for (int64_t g = 0; g < groups_; ++g) {
-      gemms_.emplace_back(LayerWeights{all.weight.narrow(0, g * n, n).contiguous(),
+      gemms_.emplace_back(LayerWeights{segments.narrow(0, g * n, n).contiguous(),
                                        all.weight_scale.narrow(0, g * n, n).contiguous(),
                                        all.bias.narrow(0, g * n, n).contiguous()},
                           input_);
@@ -57,6 +71,7 @@ class Conv final : public Operator {
 
  private:
   friend class ConvStep;
+  friend class DepthwiseStep;
 
   std::string name_;
   Output output_;
@@ -72,6 +87,48 @@ class Conv final : public Operator {
 class ConvStep final : public Step {
  public:
   ConvStep(const Conv& op, const Shape& in, const Shape& out)
+      : op_(op), input_(op.name_, axes(op.spatial_, in, out), in[0], in[1], op.groups_,
+                        static_cast<uint8_t>(op.input_.zero_point)) {
+    input_.join_lines();
+  }
+
+  void run(std::span<const Buffer> inputs, Buffer output) const override {
+    const int64_t group_in = op_.in_channels_ / op_.groups_;
+    const int64_t group_out = op_.out_channels_ / op_.groups_;
+    share_product(input_, op_.gemms_[0], [&](int64_t begin, int64_t end, int64_t block,
+                                             int64_t block_end) {
+      const auto use = [&](kernels::Grid grid, int64_t first) {
+        std::vector<kernels::Grid::Piece> pieces(grid.pieces, grid.pieces + grid.piece_count);
+        grid.pieces = pieces.data();
+        int64_t offset = first * op_.out_channels_;
+        for (const PackedGemm& gemm : op_.gemms_) {
+          gemm.run(grid, op_.output_.to(inputs, output, op_.out_channels_, offset), block,
+                   block_end);
+          for (kernels::Grid::Piece& piece : pieces) piece.input += group_in;
+          offset += group_out;
+        }
+      };
+      input_.for_each_part(inputs[0].codes(), begin, end, use);
+    });
+  }
+
+ private:
+  static std::array<Axis, 3> axes(const Spatial& spatial, const Shape& in, const Shape& out) {
+    std::array<Axis, 3> axes;
+    for (size_t d = 0; d < spatial.dimensions(); ++d) {
+      axes[3 - spatial.dimensions() + d] = {in[d + 2], out[d + 2], spatial.stride[d],
+                                            taps_of(spatial, d)};
+    }
+    return axes;
+  }
+
+  const Conv& op_;
+  GemmInput input_;
+};
+
+class DepthwiseStep final : public Step {
+ public:
+  DepthwiseStep(const Conv& op, const Shape& in, const Shape& out)
       : op_(op),
         pad_(static_cast<size_t>(op.in_channels_ + kernels::kOverRead),
              static_cast<uint8_t>(op.input_.zero_point)),
@@ -81,20 +138,9 @@ class ConvStep final : public Step {
         rows_(out[0] * pixels_) {}
 
   void run(std::span<const Buffer> inputs, Buffer output) const override {
-    kernels::Window window{inputs[0].codes(),   image_stride_,   pixels_,
-                           op_.spatial_.taps(), offsets_.data(), pad_.data()};
-    if (op_.depthwise_) {
-      op_.depthwise_->run(window, rows_, op_.output_.to(inputs, output, op_.out_channels_));
-      return;
-    }
-    const int64_t group_in = op_.in_channels_ / op_.groups_;
-    const int64_t group_out = op_.out_channels_ / op_.groups_;
-    int64_t offset = 0;
-    for (const PackedGemm& gemm : op_.gemms_) {
-      gemm.run(window, rows_, op_.output_.to(inputs, output, op_.out_channels_, offset));
-      window.input += group_in;
-      offset += group_out;
-    }
+    const kernels::Window window{inputs[0].codes(),   image_stride_,   pixels_,
+                                 op_.spatial_.taps(), offsets_.data(), pad_.data()};
+    op_.depthwise_->run(window, rows_, op_.output_.to(inputs, output, op_.out_channels_));
   }
 
  private:
@@ -107,6 +153,9 @@ class ConvStep final : public Step {
 };
 
 std::unique_ptr<Step> Conv::plan(std::span<const Shape> inputs) const {
+  if (depthwise_) {
+    return std::make_unique<DepthwiseStep>(*this, inputs[0], output_shape(inputs));
+  }
   return std::make_unique<ConvStep>(*this, inputs[0], output_shape(inputs));
 }
 

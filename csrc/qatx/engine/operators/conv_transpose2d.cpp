@@ -17,8 +17,8 @@ constexpr int64_t kMost = 1 << 20;
 // convolution of their own, with stride 1.
 struct Phase {
   std::array<int64_t, 2> first;  // of its output pixels
-  // How far from (output - first) / stride the input of each tap lies.
-  std::vector<std::array<int64_t, 2>> taps;
+  // How far from (output - first) / stride the inputs of its taps lie, in each dimension.
+  std::array<std::vector<int64_t>, 2> taps;
   PackedGemm gemm;
 };
 
@@ -73,26 +73,30 @@ class ConvTranspose2d final : public Operator {
 
   // Output o meets tap k where o + padding - k * dilation is a multiple of the stride.
   void add_phase(const LayerWeights& all, std::array<int64_t, 2> first) {
-    std::vector<std::array<int64_t, 2>> taps;
+    std::array<std::vector<int64_t>, 2> taps;
+    std::array<std::vector<int64_t>, 2> kernel;  // the same as indices of the kernel
+    for (size_t d = 0; d < 2; ++d) {
+      for (int64_t k = kernel_[d] - 1; k >= 0; --k) {
+        const int64_t offset = first[d] + padding_[d] - k * dilation_[d];
+        if (offset % stride_[d] != 0) continue;
+        taps[d].push_back(offset / stride_[d]);
+        kernel[d].push_back(k);
+      }
+    }
+    const bool empty = taps[0].empty() || taps[1].empty();
+    if (empty) taps = {std::vector<int64_t>{0}, {0}};  // the bias alone: weights of zero
     std::vector<at::Tensor> weights;
-    const auto offset = [&](size_t d, int64_t k) {
-      return first[d] + padding_[d] - k * dilation_[d];
-    };
-    for (int64_t h = 0; h < kernel_[0]; ++h) {
-      for (int64_t w = 0; w < kernel_[1]; ++w) {
-        const int64_t y = offset(0, h);
-        const int64_t x = offset(1, w);
-        if (y % stride_[0] != 0 || x % stride_[1] != 0) continue;
-        taps.push_back({y / stride_[0], x / stride_[1]});
+    for (const int64_t h : kernel[0]) {
+      for (const int64_t w : kernel[1]) {
         weights.push_back(all.weight.select(1, h * kernel_[1] + w));
       }
     }
-    if (taps.empty()) {  // the bias alone: one tap that always lies in the padding
-      taps.push_back({-kMost * 2, 0});
-      weights.push_back(at::zeros({out_channels_, in_channels_}, at::kChar));
-    }
-    const LayerWeights part{at::stack(weights, 1).contiguous(), all.weight_scale, all.bias};
-    phases_.push_back({first, std::move(taps), PackedGemm(part, input_)});
+    if (empty) weights = {at::zeros({out_channels_, in_channels_}, at::kChar)};
+    const int64_t together = taps_together(taps[1], 1, in_channels_, 1);
+    const at::Tensor weight = at::stack(weights, 1).contiguous().view(
+        {out_channels_, -1, together * in_channels_});
+    phases_.push_back(
+        {first, std::move(taps), PackedGemm({weight, all.weight_scale, all.bias}, input_)});
   }
 
   std::string name_;
@@ -111,62 +115,52 @@ class ConvTranspose2d final : public Operator {
 class ConvTranspose2dStep final : public Step {
  public:
   ConvTranspose2dStep(const ConvTranspose2d& op, const Shape& in, Shape out)
-      : op_(op),
-        in_(in),
-        out_(std::move(out)),
-        pad_(static_cast<size_t>(in[1] + kernels::kOverRead),
-             static_cast<uint8_t>(op.input_.zero_point)) {
+      : op_(op), out_(std::move(out)) {
     for (const Phase& phase : op.phases_) {
-      offsets_.emplace_back();
-      for (int64_t y = 0; y < count(phase, 0); ++y) {
-        for (int64_t x = 0; x < count(phase, 1); ++x) {
-          for (const auto& [down, right] : phase.taps) {
-            const bool inside =
-                y + down >= 0 && y + down < in[2] && x + right >= 0 && x + right < in[3];
-            const int64_t offset = ((y + down) * in[3] + x + right) * in[1];
-            offsets_.back().push_back(inside ? static_cast<int32_t>(offset) : -1);
-          }
-        }
+      std::array<Axis, 3> axes;
+      for (size_t d = 0; d < 2; ++d) {
+        const int64_t left = out_[d + 2] - phase.first[d];
+        const int64_t count = left > 0 ? (left + op.stride_[d] - 1) / op.stride_[d] : 0;
+        axes[d + 1] = {in[d + 2], count, 1, phase.taps[d]};
       }
+      if (axes[1].output == 0 || axes[2].output == 0) continue;
+      parts_.push_back({phase, axes[1].output,
+                        GemmInput(op.name_, axes, in[0], in[1], 1,
+                                  static_cast<uint8_t>(op.input_.zero_point))});
     }
   }
 
   void run(std::span<const Buffer> inputs, Buffer output) const override {
-    const int64_t image = in_[1] * in_[2] * in_[3];
-    for (size_t p = 0; p < op_.phases_.size(); ++p) {
-      const Phase& phase = op_.phases_[p];
-      const int64_t height = count(phase, 0);
-      const int64_t width = count(phase, 1);
-      if (height == 0 || width == 0) continue;
-      const auto taps = static_cast<int64_t>(phase.taps.size());
-      const int64_t work = width * taps * in_[1] * out_[1] / 32;
-      parallel_rows(in_[0] * height, work, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row) {
-          const int64_t y = row % height;
-          const kernels::Window window{
-              inputs[0].codes() + row / height * image, image,      width, taps,
-              offsets_[p].data() + y * width * taps,    pad_.data()};
-          const int64_t down = row / height * out_[2] + phase.first[0] + y * op_.stride_[0];
-          const int64_t first = (down * out_[3] + phase.first[1]) * out_[1];
-          // Its pixels of one row of the output lie `stride` pixels apart.
-          auto epilogue = op_.output_.to(inputs, output, out_[1] * op_.stride_[1], first);
-          phase.gemm.run(window, width, epilogue);
+    for (const Part& part : parts_) {
+      const PackedGemm& gemm = part.phase.gemm;
+      const int64_t blocks = gemm.blocks();
+      const int64_t work = part.input.width() * gemm.products() * out_[1] / 32;
+      const auto run_line = [&](const kernels::Grid& grid, int64_t first) {
+        const int64_t line = first / part.input.width();
+        const int64_t down = line / part.height * out_[2] + part.phase.first[0] +
+                             line % part.height * op_.stride_[0];
+        const int64_t offset = (down * out_[3] + part.phase.first[1]) * out_[1];
+        // Its pixels of one row of the output lie `stride` pixels apart.
+        gemm.run(grid, op_.output_.to(inputs, output, out_[1] * op_.stride_[1], offset), 0, blocks);
+      };
+      parallel_rows(part.input.lines(), work, [&](int64_t begin, int64_t end) {
+        for (int64_t line = begin; line < end; ++line) {
+          part.input.for_each_part(inputs[0].codes(), line, line + 1, run_line);
         }
       });
     }
   }
 
  private:
-  int64_t count(const Phase& phase, size_t d) const {
-    const int64_t left = out_[d + 2] - phase.first[d];
-    return left > 0 ? (left + op_.stride_[d] - 1) / op_.stride_[d] : 0;
-  }
+  struct Part {
+    const Phase& phase;
+    int64_t height;  // lines of an image
+    GemmInput input;
+  };
 
   const ConvTranspose2d& op_;
-  Shape in_;
   Shape out_;
-  std::vector<uint8_t> pad_;
-  std::vector<std::vector<int32_t>> offsets_;  // by phase
+  std::vector<Part> parts_;
 };
 
 std::unique_ptr<Step> ConvTranspose2d::plan(std::span<const Shape> inputs) const {

@@ -78,31 +78,40 @@ PackedGemm::PackedGemm(const LayerWeights& weights, const kernels::QParams& inpu
     : kernel_(kernels::active().gemm),
       n_(weights.weight.size(0)),
       k_(weights.weight.size(2)),
+      products_(weights.weight.size(1) * k_),
       packed_(allocate_packed(kernel_.packed_bytes(n_, weights.weight.size(1), k_))),
       terms_(weights, input, kernel_.block) {
   kernel_.pack(weights.weight.const_data_ptr<int8_t>(), n_, weights.weight.size(1), k_,
                packed_.mutable_data_ptr());
 }
 
-void PackedGemm::run(const kernels::Window& window, int64_t rows,
-                     kernels::Epilogue epilogue) const {
+void PackedGemm::run(const kernels::Grid& grid, kernels::Epilogue epilogue, int64_t block_begin,
+                     int64_t block_end) const {
   terms_.set(epilogue);
-  const kernels::GemmArgs args{window, k_, n_, packed_.const_data_ptr(), terms_.start(), epilogue};
-  const int64_t blocks = (n_ + kernel_.block - 1) / kernel_.block;
-  const int64_t row_tile = kernel_.row_tile;
-  const int64_t tiles = (rows + row_tile - 1) / row_tile;
-  const int64_t tile_work = row_tile * kernel_.block * window.taps * k_ / 32;
+  kernel_.run({grid, k_, n_, packed_.const_data_ptr(), terms_.start(), epilogue}, block_begin,
+              block_end);
+}
+
+void share_product(const GemmInput& input, const PackedGemm& gemm,
+                   const std::function<void(int64_t, int64_t, int64_t, int64_t)>& f) {
+  const int64_t block = kernels::active().gemm.block;
+  const int64_t row_tile = kernels::active().gemm.row_tile;
+  const int64_t lines = input.lines();
+  const int64_t unit = std::max<int64_t>(row_tile / input.width(), 1);
+  const int64_t units = (lines + unit - 1) / unit;
+  const int64_t blocks = gemm.blocks();
+  const int64_t work = unit * input.width() * block * gemm.products() / 32;
   // Threads share the rows, and each reads all weights, or the columns, and each reads all input:
   // whichever is less to read, as long as there is enough to share.
   const int64_t threads = at::get_num_threads();
-  const bool more_weights = n_ > rows;
-  if (more_weights ? blocks < threads && tiles > blocks : tiles >= threads || tiles >= blocks) {
-    parallel_rows(tiles, tile_work * blocks, [&](int64_t begin, int64_t end) {
-      kernel_.run(args, begin * row_tile, std::min(end * row_tile, rows), 0, blocks);
+  const bool more_weights = gemm.columns() > lines * input.width();
+  if (more_weights ? blocks < threads && units > blocks : units >= threads || units >= blocks) {
+    parallel_rows(units, work * blocks, [&](int64_t begin, int64_t end) {
+      f(begin * unit, std::min(end * unit, lines), 0, blocks);
     });
   } else {
-    parallel_rows(blocks, tile_work * tiles,
-                  [&](int64_t begin, int64_t end) { kernel_.run(args, 0, rows, begin, end); });
+    parallel_rows(blocks, work * units,
+                  [&](int64_t begin, int64_t end) { f(0, lines, begin, end); });
   }
 }
 

@@ -3,11 +3,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "qatx/engine/node_reader.h"
+#include "qatx/engine/operators/gemm_input.h"
 #include "qatx/kernels/depthwise.h"
-#include "qatx/kernels/indirect_gemm.h"
+#include "qatx/kernels/gemm.h"
 
 namespace qatx::engine {
 
@@ -44,16 +46,29 @@ class ChannelTerms {
 // convolution.
 class PackedGemm {
  public:
+  // Segments take the place of taps in `weights`.
   PackedGemm(const LayerWeights& weights, const kernels::QParams& input);
-  void run(const kernels::Window& window, int64_t rows, kernels::Epilogue epilogue) const;
+
+  int64_t columns() const { return n_; }
+  int64_t blocks() const { return (n_ + kernel_.block - 1) / kernel_.block; }
+  // What an output pixel sums.
+  int64_t products() const { return products_; }
+  void run(const kernels::Grid& grid, kernels::Epilogue epilogue, int64_t block_begin,
+           int64_t block_end) const;
 
  private:
   const kernels::GemmKernel& kernel_;
   int64_t n_;
   int64_t k_;
+  int64_t products_;
   at::Tensor packed_;
   ChannelTerms terms_;
 };
+
+// Shares the product of all lines of `input` with weights of gemm's size between threads: calls
+// f(line_begin, line_end, block_begin, block_end).
+void share_product(const GemmInput& input, const PackedGemm& gemm,
+                   const std::function<void(int64_t, int64_t, int64_t, int64_t)>& f);
 
 class PackedDepthwise {
  public:

@@ -37,11 +37,17 @@ class Linear final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
-  void run(std::span<const Buffer> inputs, Buffer output, int64_t rows) const {
-    static constexpr int32_t kOffset = 0;
-    gemm_.run({inputs[0].codes(), k_, 1, 1, &kOffset, nullptr}, rows,
-              output_.to(inputs, output, n_));
+  void run(std::span<const Buffer> inputs, Buffer output, const GemmInput& rows) const {
+    share_product(rows, gemm_, [&](int64_t begin, int64_t end, int64_t block, int64_t block_end) {
+      rows.for_each_part(inputs[0].codes(), begin, end,
+                         [&](const kernels::Grid& grid, int64_t first) {
+                           gemm_.run(grid, output_.to(inputs, output, n_, first * n_), block,
+                                     block_end);
+                         });
+    });
   }
+
+  int64_t input_features() const { return k_; }
 
  private:
   std::string name_;
@@ -53,14 +59,14 @@ class Linear final : public Operator {
 
 class LinearStep final : public Step {
  public:
-  LinearStep(const Linear& op, int64_t rows) : op_(op), rows_(rows) {}
+  LinearStep(const Linear& op, int64_t rows) : op_(op), rows_(rows, op.input_features()) {}
   void run(std::span<const Buffer> inputs, Buffer output) const override {
     op_.run(inputs, output, rows_);
   }
 
  private:
   const Linear& op_;
-  int64_t rows_;
+  GemmInput rows_;
 };
 
 std::unique_ptr<Step> Linear::plan(std::span<const Shape> inputs) const {

@@ -129,13 +129,14 @@ class MatMulStep final : public Step {
 
   void multiply(const Operand& operand, std::span<const Buffer> inputs, Buffer output,
                 int64_t batch, int64_t begin, int64_t end) const {
-    static constexpr int32_t kOffset = 0;
-    kernels::Epilogue epilogue = op_.output_.to(inputs, output, n_, batch * m_ * n_);
+    static constexpr int64_t kOffset = 0;
+    kernels::Epilogue epilogue = op_.output_.to(inputs, output, n_, (batch * m_ + begin) * n_);
     epilogue.scale = scale_.data();
     epilogue.bias = bias_.data();
-    const kernels::Window window{inputs[0].codes() + batch * m_ * k_, k_, 1, 1, &kOffset, nullptr};
-    kernel_.run({window, k_, n_, operand.packed(), operand.start(), epilogue}, begin, end, 0,
-                blocks_);
+    const int64_t rows = end - begin;
+    const kernels::Grid::Piece piece{inputs[0].codes() + (batch * m_ + begin) * k_, rows};
+    const kernels::Grid grid{&piece, 1, rows, 1, 1, k_, &kOffset, 1};
+    kernel_.run({grid, k_, n_, operand.packed(), operand.start(), epilogue}, 0, blocks_);
   }
 
   const MatMul& op_;

@@ -24,19 +24,19 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {};
 };
 
-// Makes all eight tiles whole ones, and gives back what was there: another library may have set the
-// tiles up for the whole of a thread.
+// Sets the eight tiles up: 0 to 5, accumulators and input, for a number of rows; 6 and 7, weights, as
+// whole ones. Gives back what was there: another library may have set the tiles up for the whole of
+// a thread.
 class UseTiles {
  public:
   UseTiles() {
     _tile_storeconfig(&before_);
-    TileConfig whole;
-    whole.palette = 1;
+    config_.palette = 1;
     for (int i = 0; i < 8; ++i) {
-      whole.row_bytes[i] = kRowBytes;
-      whole.rows[i] = kTileRows;
+      config_.row_bytes[i] = kRowBytes;
+      config_.rows[i] = kTileRows;
     }
-    load(whole);
+    load(config_);
   }
   UseTiles(const UseTiles&) = delete;
   UseTiles& operator=(const UseTiles&) = delete;
@@ -48,6 +48,12 @@ class UseTiles {
     }
   }
 
+  void set_rows(int64_t rows) {
+    if (config_.rows[0] == rows) return;
+    for (int i = 0; i < 6; ++i) config_.rows[i] = static_cast<uint8_t>(rows);
+    load(config_);
+  }
+
  private:
   // Through a pointer that GCC knows nothing of: it would leave out fields that nothing reads.
   static void load(TileConfig& config) {
@@ -56,6 +62,7 @@ class UseTiles {
     _tile_loadconfig(from);
   }
 
+  TileConfig config_;
   TileConfig before_;
 };
 

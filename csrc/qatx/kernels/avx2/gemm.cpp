@@ -1,15 +1,15 @@
-#include "qatx/kernels/indirect_gemm.h"
+#include "qatx/kernels/gemm.h"
 
 #include "qatx/kernels/avx2/epilogue.h"
+#include "qatx/kernels/grid_cursor.h"
 #include "qatx/kernels/implementations.h"
-#include "qatx/kernels/window_cursor.h"
 
 namespace qatx::kernels {
 namespace {
 
 // Products of an unsigned and a signed byte are added up in pairs with vpmaddwd, on both sides
 // widened to 16 bits: vpmaddubsw would saturate. Weights are packed as
-//   [block][tap][group of 4 input channels][2: channels 0 and 2, channels 1 and 3][column][2]
+//   [block][segment][group of 4 bytes][2: bytes 0 and 2, bytes 1 and 3][column][2]
 // filled up with zeros, because a mask turns 4 codes into the even ones, widened.
 constexpr int64_t kBlock = avx2::kColumns;
 constexpr int64_t kGroup = 4;
@@ -17,19 +17,19 @@ constexpr int64_t kGroupBytes = kBlock * kGroup;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-size_t packed_bytes(int64_t n, int64_t taps, int64_t k) {
-  return static_cast<size_t>(ceil_div(n, kBlock) * taps * ceil_div(k, kGroup) * kGroupBytes);
+size_t packed_bytes(int64_t n, int64_t segments, int64_t k) {
+  return static_cast<size_t>(ceil_div(n, kBlock) * segments * ceil_div(k, kGroup) * kGroupBytes);
 }
 
-void pack(const int8_t* weight, int64_t n, int64_t taps, int64_t k, void* packed) {
+void pack(const int8_t* weight, int64_t n, int64_t segments, int64_t k, void* packed) {
   auto* out = static_cast<int8_t*>(packed);
   for (int64_t block = 0; block < n; block += kBlock) {
-    for (int64_t t = 0; t < taps; ++t) {
+    for (int64_t s = 0; s < segments; ++s) {
       for (int64_t group = 0; group < k; group += kGroup) {
         for (int64_t odd = 0; odd < 2; ++odd) {
           for (int64_t c = block; c < block + kBlock; ++c) {
             for (int64_t i = group + odd; i < group + kGroup; i += 2) {
-              *out++ = c < n && i < k ? weight[(c * taps + t) * k + i] : int8_t{0};
+              *out++ = c < n && i < k ? weight[(c * segments + s) * k + i] : int8_t{0};
             }
           }
         }
@@ -38,7 +38,7 @@ void pack(const int8_t* weight, int64_t n, int64_t taps, int64_t k, void* packed
   }
 }
 
-// 4 codes in every 32-bit element. The last group of a tap may reach behind its channels: weights
+// 4 codes in every 32-bit element. The last group of a segment may reach behind its end: weights
 // are zero there.
 inline __m256i broadcast_group(const uint8_t* codes) {
   int32_t group;
@@ -59,9 +59,9 @@ inline __attribute__((always_inline)) void add_to(__m256i& acc, __m256i products
 // kRows x 16 results; `weight` is the block's. Every loop over rows has to be unrolled, so that the
 // accumulators are registers.
 template <int kRows>
-void tile(const GemmArgs& args, const int8_t* weight, WindowCursor& cursor, int64_t row,
+void tile(const GemmArgs& args, const int8_t* weight, GridCursor& cursor, int64_t row,
           int64_t column, const avx2::Finish& finish) {
-  WindowRow rows[kRows];
+  const uint8_t* rows[kRows];
   for (int r = 0; r < kRows; ++r, cursor.advance()) rows[r] = cursor.row();
 
   __m256i acc[kRows][2];
@@ -72,10 +72,10 @@ void tile(const GemmArgs& args, const int8_t* weight, WindowCursor& cursor, int6
     acc[r][1] = _mm256_loadu_si256(start + 1);
   }
   const __m256i even_bytes = _mm256_set1_epi16(0xff);
-  for (int64_t t = 0; t < args.window.taps; ++t) {
+  for (int64_t s = 0; s < args.grid.segments; ++s) {
     const uint8_t* codes[kRows];
 #pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) codes[r] = rows[r].tap(t);
+    for (int r = 0; r < kRows; ++r) codes[r] = rows[r] + args.grid.offsets[s];
     for (int64_t i = 0; i < args.k; i += kGroup, weight += kGroupBytes) {
 #pragma GCC unroll 2
       for (int odd = 0; odd < 2; ++odd) {
@@ -106,24 +106,23 @@ void tile(const GemmArgs& args, const int8_t* weight, WindowCursor& cursor, int6
 constexpr int kMaxRows = 4;
 
 template <int kRows = kMaxRows>
-void run_rows(const GemmArgs& args, const int8_t* weight, WindowCursor& cursor, int64_t row,
-              int64_t row_end, int64_t column, const avx2::Finish& finish) {
-  for (; row + kRows <= row_end; row += kRows) {
+void run_rows(const GemmArgs& args, const int8_t* weight, GridCursor& cursor, int64_t row,
+              int64_t column, const avx2::Finish& finish) {
+  for (; row + kRows <= args.grid.rows; row += kRows) {
     tile<kRows>(args, weight, cursor, row, column, finish);
   }
   if constexpr (kRows > 1) {
-    run_rows<kRows - 1>(args, weight, cursor, row, row_end, column, finish);
+    run_rows<kRows - 1>(args, weight, cursor, row, column, finish);
   }
 }
 
-void run(const GemmArgs& args, int64_t row_begin, int64_t row_end, int64_t block_begin,
-         int64_t block_end) {
-  const int64_t block_bytes = args.window.taps * ceil_div(args.k, kGroup) * kGroupBytes;
+void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
+  const int64_t block_bytes = args.grid.segments * ceil_div(args.k, kGroup) * kGroupBytes;
   const avx2::Finish finish(args.epilogue);
   for (int64_t block = block_begin; block < block_end; ++block) {
     const int8_t* weight = static_cast<const int8_t*>(args.weight) + block * block_bytes;
-    WindowCursor cursor(args.window, row_begin);
-    run_rows(args, weight, cursor, row_begin, row_end, block * kBlock, finish);
+    GridCursor cursor(args.grid);
+    run_rows(args, weight, cursor, 0, block * kBlock, finish);
   }
 }
 

@@ -1,15 +1,15 @@
-#include "qatx/kernels/indirect_gemm.h"
+#include "qatx/kernels/gemm.h"
 
 #include "qatx/kernels/avx512/finish_rows.h"
+#include "qatx/kernels/grid_cursor.h"
 #include "qatx/kernels/implementations.h"
 #include "qatx/kernels/vnni/dot.h"
-#include "qatx/kernels/window_cursor.h"
 
 namespace qatx::kernels {
 namespace {
 
-// Weights are packed as [block][tap][group of 4 input channels][column][4], filled up with zeros,
-// so that one register holds 4 consecutive input channels of 16 columns.
+// Weights are packed as [block][segment][group of 4 bytes][column][4], filled up with zeros,
+// so that one register holds 4 consecutive bytes of 16 columns.
 constexpr int64_t kBlock = 64;
 constexpr int64_t kGroup = 4;
 constexpr int64_t kGroupBytes = kBlock * kGroup;
@@ -18,18 +18,18 @@ constexpr int64_t kVectorColumns = 16;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-size_t packed_bytes(int64_t n, int64_t taps, int64_t k) {
-  return static_cast<size_t>(ceil_div(n, kBlock) * taps * ceil_div(k, kGroup) * kGroupBytes);
+size_t packed_bytes(int64_t n, int64_t segments, int64_t k) {
+  return static_cast<size_t>(ceil_div(n, kBlock) * segments * ceil_div(k, kGroup) * kGroupBytes);
 }
 
-void pack(const int8_t* weight, int64_t n, int64_t taps, int64_t k, void* packed) {
+void pack(const int8_t* weight, int64_t n, int64_t segments, int64_t k, void* packed) {
   auto* out = static_cast<int8_t*>(packed);
   for (int64_t block = 0; block < n; block += kBlock) {
-    for (int64_t t = 0; t < taps; ++t) {
+    for (int64_t s = 0; s < segments; ++s) {
       for (int64_t group = 0; group < k; group += kGroup) {
         for (int64_t c = block; c < block + kBlock; ++c) {
           for (int64_t i = group; i < group + kGroup; ++i) {
-            *out++ = c < n && i < k ? weight[(c * taps + t) * k + i] : int8_t{0};
+            *out++ = c < n && i < k ? weight[(c * segments + s) * k + i] : int8_t{0};
           }
         }
       }
@@ -37,7 +37,7 @@ void pack(const int8_t* weight, int64_t n, int64_t taps, int64_t k, void* packed
   }
 }
 
-// 4 codes in every 32-bit element. The last group of a tap may reach behind its channels: weights
+// 4 codes in every 32-bit element. The last group of a segment may reach behind its end: weights
 // are zero there.
 inline __m512i broadcast_group(const uint8_t* codes) {
   int32_t group;
@@ -48,9 +48,9 @@ inline __m512i broadcast_group(const uint8_t* codes) {
 // kRows x 16 kVectors results; `weight` is the block's. Every loop over rows and vectors has to be
 // unrolled, so that the accumulators are registers.
 template <int kRows, int kVectors>
-void tile(const GemmArgs& args, const int8_t* weight, WindowCursor& cursor, int64_t row,
+void tile(const GemmArgs& args, const int8_t* weight, GridCursor& cursor, int64_t row,
           const avx512::Output& output) {
-  WindowRow rows[kRows];
+  const uint8_t* rows[kRows];
   for (int r = 0; r < kRows; ++r, cursor.advance()) rows[r] = cursor.row();
 
   __m512i acc[kRows][kVectors];
@@ -60,10 +60,10 @@ void tile(const GemmArgs& args, const int8_t* weight, WindowCursor& cursor, int6
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) acc[r][v] = start;
   }
-  for (int64_t t = 0; t < args.window.taps; ++t) {
+  for (int64_t s = 0; s < args.grid.segments; ++s) {
     const uint8_t* codes[kRows];
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) codes[r] = rows[r].tap(t);
+    for (int r = 0; r < kRows; ++r) codes[r] = rows[r] + args.grid.offsets[s];
     for (int64_t i = 0; i < args.k; i += kGroup, weight += kGroupBytes) {
       __m512i w[kVectors];
 #pragma GCC unroll 4
@@ -90,19 +90,18 @@ void tile(const GemmArgs& args, const int8_t* weight, WindowCursor& cursor, int6
 constexpr int kMaxRows = 6;
 
 template <int kVectors, int kRows = kMaxRows>
-void run_rows(const GemmArgs& args, const int8_t* weight, WindowCursor& cursor, int64_t row,
-              int64_t row_end, const avx512::Output& output) {
-  for (; row + kRows <= row_end; row += kRows) {
+void run_rows(const GemmArgs& args, const int8_t* weight, GridCursor& cursor, int64_t row,
+              const avx512::Output& output) {
+  for (; row + kRows <= args.grid.rows; row += kRows) {
     tile<kRows, kVectors>(args, weight, cursor, row, output);
   }
   if constexpr (kRows > 1) {
-    run_rows<kVectors, kRows - 1>(args, weight, cursor, row, row_end, output);
+    run_rows<kVectors, kRows - 1>(args, weight, cursor, row, output);
   }
 }
 
-void run(const GemmArgs& args, int64_t row_begin, int64_t row_end, int64_t block_begin,
-         int64_t block_end) {
-  const int64_t block_bytes = args.window.taps * ceil_div(args.k, kGroup) * kGroupBytes;
+void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
+  const int64_t block_bytes = args.grid.segments * ceil_div(args.k, kGroup) * kGroupBytes;
   for (int64_t block = block_begin; block < block_end; ++block) {
     const int8_t* weight = static_cast<const int8_t*>(args.weight) + block * block_bytes;
     const int64_t columns = args.n - block * kBlock;
@@ -112,8 +111,8 @@ void run(const GemmArgs& args, int64_t row_begin, int64_t row_end, int64_t block
                            : vectors == 2 ? run_rows<2>
                            : vectors == 3 ? run_rows<3>
                                           : run_rows<4>;
-    WindowCursor cursor(args.window, row_begin);
-    run_block(args, weight, cursor, row_begin, row_end, output);
+    GridCursor cursor(args.grid);
+    run_block(args, weight, cursor, 0, output);
   }
 }
 

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "qatx/kernels/epilogue.h"
+#include "qatx/kernels/grid.h"
+#include "qatx/kernels/window.h"
+
+namespace qatx::kernels {
+
+// out[r][c] = epilogue(start[c] + sum over segments s and bytes i of input(r, s)[i] *
+// weight[c][s][i]) Input codes are unsigned and weights signed 8-bit, full range on both sides; the
+// sum is exact in int32 (the caller keeps segments * k small enough and puts -zero_point *
+// sum(weight[c]) into start).
+struct GemmArgs {
+  Grid grid;
+  int64_t k;             // bytes of a segment
+  int64_t n;             // output columns
+  const void* weight;    // packed by the same kernel
+  const int32_t* start;  // [n rounded up to whole blocks]
+  Epilogue epilogue;     // scale, bias: [n rounded up to whole blocks]; row 0 is the grid's first
+};
+
+struct GemmKernel {
+  int64_t block;     // columns per block
+  int64_t row_tile;  // rows that are computed together: what a task takes is best a multiple
+  // Bytes of the packed form of weight[n][segments][k], a multiple of 64.
+  size_t (*packed_bytes)(int64_t n, int64_t segments, int64_t k);
+  // `packed` is aligned to 64 bytes; every byte of it is written.
+  void (*pack)(const int8_t* weight, int64_t n, int64_t segments, int64_t k, void* packed);
+  // Computes all rows of the column blocks [block_begin, block_end).
+  void (*run)(const GemmArgs& args, int64_t block_begin, int64_t block_end);
+};
+
+}  // namespace qatx::kernels
