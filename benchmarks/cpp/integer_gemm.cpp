@@ -88,12 +88,12 @@ std::vector<double> time_layer(const Layer& layer, int rounds) {
   input.join_lines();
   const int64_t together = engine::taps_together(axis.taps, layer.stride, layer.k, 1);
   const int64_t segments = layer.kernel * layer.kernel / together;
-    const at::Tensor images =
+  const at::Tensor images =
       at::randint(256, {layer.size * layer.size * layer.k + kOverRead}, at::kByte);
   const at::Tensor weight =
       at::randint(-128, 128, {layer.n, segments, together * layer.k}, at::kChar);
-  const engine::PackedGemm gemm(
-      {weight, at::full({layer.n}, 1e-4f), at::full({layer.n}, 0.5f)}, {1.0f, 1.0f, 128, 0, 255});
+  const engine::PackedGemm gemm({weight, at::full({layer.n}, 1e-4f), at::full({layer.n}, 0.5f)},
+                                {1.0f, 1.0f, 128, 0, 255});
   at::Tensor out = at::empty({layer.out() * layer.out() * layer.n}, at::kByte);
   Epilogue epilogue{};
   epilogue.clamp_max = __builtin_inff();

@@ -23,7 +23,8 @@ class GemmTest : public LayerTest {
       for (int64_t w = 1; w <= shape.rows(); ++w) {
         if (shape.rows() % w == 0) widths.push_back(w);
       }
-      width_ = widths[static_cast<size_t>(test.integer(0, static_cast<int64_t>(widths.size()) - 1))];
+      width_ =
+          widths[static_cast<size_t>(test.integer(0, static_cast<int64_t>(widths.size()) - 1))];
       pitch_ = width_ + (test.chance(0.5) ? 0 : test.integer(1, 5));
       for (int64_t s = 0; s < shape.taps; ++s) {
         offsets_.push_back(test.integer(0, 13 * shape.channels));
@@ -39,8 +40,7 @@ class GemmTest : public LayerTest {
         }
         pieces_.push_back({memory_.back()->data(), some});
         for (int64_t row = 0; row < some * width_; ++row) {
-          rows_.push_back(memory_.back()->data() +
-                          (row / width_ * pitch_ + row % width_) * step_);
+          rows_.push_back(memory_.back()->data() + (row / width_ * pitch_ + row % width_) * step_);
         }
         lines -= some;
       }
@@ -89,7 +89,7 @@ class GemmTest : public LayerTest {
     ASSERT_TRUE(packed.zones_intact());
 
     Output output(*this, shape, options, kernel().block);
-    const GemmArgs args{rows.grid(),    k, shape.columns, packed.data(), output.start(),
+    const GemmArgs args{rows.grid(),      k, shape.columns, packed.data(), output.start(),
                         output.epilogue()};
     for (const Part& part : parts) kernel().run(args, part.block_begin, part.block_end);
     check_output(output, shape, 0, shape.rows(), parts.front().block_begin * kernel().block,

@@ -87,29 +87,30 @@ class Conv final : public Operator {
 class ConvStep final : public Step {
  public:
   ConvStep(const Conv& op, const Shape& in, const Shape& out)
-      : op_(op), input_(op.name_, axes(op.spatial_, in, out), in[0], in[1], op.groups_,
-                        static_cast<uint8_t>(op.input_.zero_point)) {
+      : op_(op),
+        input_(op.name_, axes(op.spatial_, in, out), in[0], in[1], op.groups_,
+               static_cast<uint8_t>(op.input_.zero_point)) {
     input_.join_lines();
   }
 
   void run(std::span<const Buffer> inputs, Buffer output) const override {
     const int64_t group_in = op_.in_channels_ / op_.groups_;
     const int64_t group_out = op_.out_channels_ / op_.groups_;
-    share_product(input_, op_.gemms_[0], [&](int64_t begin, int64_t end, int64_t block,
-                                             int64_t block_end) {
-      const auto use = [&](kernels::Grid grid, int64_t first) {
-        std::vector<kernels::Grid::Piece> pieces(grid.pieces, grid.pieces + grid.piece_count);
-        grid.pieces = pieces.data();
-        int64_t offset = first * op_.out_channels_;
-        for (const PackedGemm& gemm : op_.gemms_) {
-          gemm.run(grid, op_.output_.to(inputs, output, op_.out_channels_, offset), block,
-                   block_end);
-          for (kernels::Grid::Piece& piece : pieces) piece.input += group_in;
-          offset += group_out;
-        }
-      };
-      input_.for_each_part(inputs[0].codes(), begin, end, use);
-    });
+    share_product(
+        input_, op_.gemms_[0], [&](int64_t begin, int64_t end, int64_t block, int64_t block_end) {
+          const auto use = [&](kernels::Grid grid, int64_t first) {
+            std::vector<kernels::Grid::Piece> pieces(grid.pieces, grid.pieces + grid.piece_count);
+            grid.pieces = pieces.data();
+            int64_t offset = first * op_.out_channels_;
+            for (const PackedGemm& gemm : op_.gemms_) {
+              gemm.run(grid, op_.output_.to(inputs, output, op_.out_channels_, offset), block,
+                       block_end);
+              for (kernels::Grid::Piece& piece : pieces) piece.input += group_in;
+              offset += group_out;
+            }
+          };
+          input_.for_each_part(inputs[0].codes(), begin, end, use);
+        });
   }
 
  private:

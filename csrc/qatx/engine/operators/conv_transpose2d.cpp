@@ -93,8 +93,8 @@ class ConvTranspose2d final : public Operator {
     }
     if (empty) weights = {at::zeros({out_channels_, in_channels_}, at::kChar)};
     const int64_t together = taps_together(taps[1], 1, in_channels_, 1);
-    const at::Tensor weight = at::stack(weights, 1).contiguous().view(
-        {out_channels_, -1, together * in_channels_});
+    const at::Tensor weight =
+        at::stack(weights, 1).contiguous().view({out_channels_, -1, together * in_channels_});
     phases_.push_back(
         {first, std::move(taps), PackedGemm({weight, all.weight_scale, all.bias}, input_)});
   }
@@ -124,9 +124,9 @@ class ConvTranspose2dStep final : public Step {
         axes[d + 1] = {in[d + 2], count, 1, phase.taps[d]};
       }
       if (axes[1].output == 0 || axes[2].output == 0) continue;
-      parts_.push_back({phase, axes[1].output,
-                        GemmInput(op.name_, axes, in[0], in[1], 1,
-                                  static_cast<uint8_t>(op.input_.zero_point))});
+      parts_.push_back(
+          {phase, axes[1].output,
+           GemmInput(op.name_, axes, in[0], in[1], 1, static_cast<uint8_t>(op.input_.zero_point))});
     }
   }
 

@@ -88,10 +88,9 @@ GemmInput::GemmInput(const std::string& name, std::array<Axis, 3> axes, int64_t 
   for (size_t d = 0; d < depth.taps.size(); ++d) {
     for (const int64_t h : height.taps) {
       for (size_t w = 0; w < width.taps.size(); w += static_cast<size_t>(together)) {
-        offsets_.push_back(copies_ ? copied_offset(static_cast<int64_t>(d), h, width.taps[w])
-                                   : ((depth.taps[d] * height.size + h) * width.size +
-                                      width.taps[w]) *
-                                         channels);
+        offsets_.push_back(
+            copies_ ? copied_offset(static_cast<int64_t>(d), h, width.taps[w])
+                    : ((depth.taps[d] * height.size + h) * width.size + width.taps[w]) * channels);
       }
     }
   }
@@ -115,8 +114,7 @@ void GemmInput::plan_copies(const std::string& name) {
     const int64_t copied = std::max<int64_t>(std::min(width.size, end) - source, 0);
     const int64_t right = std::max<int64_t>(end - source - copied, 0);
     // The padding at the end of a line and that at the begin of the next one are the same.
-    const int64_t pixels =
-        std::max(copied + std::max(left, right), width.output * width.stride);
+    const int64_t pixels = std::max(copied + std::max(left, right), width.output * width.stride);
     pitch_ = (pixels + width.stride - 1) / width.stride;
     step_ = width.stride * channels_;
     left_ = left * channels_;
@@ -242,8 +240,8 @@ void GemmInput::for_each_part(const uint8_t* input, int64_t begin, int64_t end,
       pieces.push_back({find(input, plane, line % lines_, lines, copy), lines});
       line += lines;
     }
-    use({pieces.data(), static_cast<int64_t>(pieces.size()), (line - first) * width_, width_, pitch_,
-         step_, offsets_.data(), static_cast<int64_t>(offsets_.size())},
+    use({pieces.data(), static_cast<int64_t>(pieces.size()), (line - first) * width_, width_,
+         pitch_, step_, offsets_.data(), static_cast<int64_t>(offsets_.size())},
         first * width_);
   }
 }

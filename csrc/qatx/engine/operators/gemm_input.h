@@ -19,8 +19,8 @@ struct Axis {
   std::vector<int64_t> taps = {0};  // ascending
 };
 
-// How many taps of a horizontal axis make a segment: all where they lie side by side in memory, else
-// one.
+// How many taps of a horizontal axis make a segment: all where they lie side by side in memory,
+// else one.
 int64_t taps_together(const std::vector<int64_t>& taps, int64_t stride, int64_t channels,
                       int64_t groups);
 

@@ -20,6 +20,10 @@ constexpr int64_t kPairRows = 2 * kTileRows;
 constexpr int64_t kLineBytes = 64;
 // Of the weights of a block, for 64 bytes of a row.
 constexpr int64_t kChunkBytes = 2 * kTileBytes;
+// What weights may take of the first cache.
+constexpr int64_t kFirstCacheBytes = 24 * 1024;
+// Blocks that are finished together: going from tiles to vectors and back takes time.
+constexpr int64_t kMostTogether = 2;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -51,17 +55,22 @@ void pack(const int8_t* weight, int64_t n, int64_t segments, int64_t k, void* pa
 }
 
 // acc[16 kRowTiles][16 kColumnTiles] for the rows from `upper` and, in a second tile, from `lower`
-// on. `weight` is the block's, `start` its accumulators' first values. Meanwhile kLines lines of
-// each chunk of `next` are fetched into the second cache.
+// on. `weight` is the block's, `start` its accumulators' first values; nullptr: zeros. Meanwhile
+// kLines lines of each chunk of `next` are fetched into the second cache.
 template <int kRowTiles, int kColumnTiles, int kLines>
 void multiply(const GemmArgs& args, const uint8_t* upper, const uint8_t* lower,
-              const int8_t* weight, const int8_t* next, const int32_t* start, __m512i* acc) {
-  // Tiles 0 to 3: accumulators; 4, 5: input; 6, 7: weights. A stride of 0 repeats a row.
-  _tile_loadd(0, start, 0);
-  if constexpr (kColumnTiles == 2) _tile_loadd(1, start + kTileColumns, 0);
-  if constexpr (kRowTiles == 2) {
-    _tile_loadd(2, start, 0);
-    if constexpr (kColumnTiles == 2) _tile_loadd(3, start + kTileColumns, 0);
+              const int8_t* weight, const int8_t* next, const int32_t* start) {
+  // Tiles 0 to 3: accumulators; 4, 5: input; 6, 7: weights.
+  if (start == nullptr) {
+    _tile_zero(0);
+    if constexpr (kColumnTiles == 2) _tile_zero(1);
+    if constexpr (kRowTiles == 2) _tile_zero(2);
+    if constexpr (kRowTiles * kColumnTiles == 4) _tile_zero(3);
+  } else {  // a stride of 0 repeats a row
+    _tile_loadd(0, start, 0);
+    if constexpr (kColumnTiles == 2) _tile_loadd(1, start + kTileColumns, 0);
+    if constexpr (kRowTiles == 2) _tile_loadd(2, start, 0);
+    if constexpr (kRowTiles * kColumnTiles == 4) _tile_loadd(3, start + kTileColumns, 0);
   }
   const int64_t step = args.grid.step;
   for (int64_t s = 0; s < args.grid.segments; ++s) {
@@ -86,121 +95,191 @@ void multiply(const GemmArgs& args, const uint8_t* upper, const uint8_t* lower,
       }
     }
   }
-  constexpr int64_t stride = kColumnTiles * kRowBytes;
+}
+
+// What multiply has left in the tiles, into rows of acc that are `vectors` apart.
+template <int kRowTiles, int kColumnTiles>
+void store(__m512i* acc, int64_t vectors) {
+  const int64_t stride = vectors * kRowBytes;
   _tile_stored(0, acc, stride);
   if constexpr (kColumnTiles == 2) _tile_stored(1, acc + 1, stride);
-  if constexpr (kRowTiles == 2) {
-    __m512i* below = acc + kTileRows * kColumnTiles;
-    _tile_stored(2, below, stride);
-    if constexpr (kColumnTiles == 2) _tile_stored(3, below + 1, stride);
+  __m512i* below = acc + kTileRows * vectors;
+  if constexpr (kRowTiles == 2) _tile_stored(2, below, stride);
+  if constexpr (kRowTiles * kColumnTiles == 4) _tile_stored(3, below + 1, stride);
+}
+
+// Turns the accumulators of a tile's columns into codes.
+struct Finish {
+  Finish(const avx512::Output& of, avx512::Columns some)
+      : output(of),
+        columns(some),
+        vectors(ceil_div(some.count, kTileColumns)),
+        rows(vectors == 1   ? avx512::finish_rows<1>
+             : vectors == 2 ? avx512::finish_rows<2>
+             : vectors == 3 ? avx512::finish_rows<3>
+                            : avx512::finish_rows<4>) {}
+
+  const avx512::Output& output;
+  avx512::Columns columns;
+  int64_t vectors;  // of a row
+  void (*rows)(const __m512i*, int64_t, int64_t, const avx512::Output&, avx512::Columns);
+};
+
+// Where a place of a piece stands. Places are its rows and what lies between its lines.
+struct Place {
+  int64_t row;  // of the output; the next one, where the place is none
+  int64_t x;    // in its line
+};
+
+// Lines of rows, with what is left out behind each.
+struct Lines {
+  Lines(const Grid& grid, int64_t places)
+      : width(grid.width == grid.pitch ? places : grid.width),
+        pitch(grid.width == grid.pitch ? places : grid.pitch) {}
+
+  int64_t width;
+  int64_t pitch;
+};
+
+// Finishes `places` places from `at` on, and moves `at` behind them.
+void finish_places(const __m512i* acc, int64_t places, const Lines& lines, Place& at,
+                   const Finish& finish) {
+  while (places > 0) {
+    const bool in_line = at.x < lines.width;
+    const int64_t left = (in_line ? lines.width : lines.pitch) - at.x;
+    const int64_t count = places < left ? places : left;
+    if (in_line) {
+      finish.rows(acc, at.row, count, finish.output, finish.columns);
+      at.row += count;
+    }
+    acc += count * finish.vectors;
+    places -= count;
+    at.x += count;
+    if (at.x == lines.pitch) at.x = 0;
   }
 }
 
-// Turns the accumulators of a piece's places into codes, one after the other. Places are its rows
-// and what lies between its lines, which is left out.
-template <int kColumnTiles>
-class Finisher {
+// A piece's places in pairs of tiles. A tile that would reach beyond the last place begins earlier:
+// some of its rows are computed twice. Where there are fewer places than a tile has rows, its rows
+// are fewer too.
+class Pairs {
  public:
-  Finisher(const Grid& grid, int64_t places, int64_t row, const avx512::Output& output)
-      : output_(output),
-        width_(grid.width == grid.pitch ? places : grid.width),
-        pitch_(grid.width == grid.pitch ? places : grid.pitch),
-        row_(row) {}
+  Pairs(const Grid& grid, const Grid::Piece& piece)
+      : places_((piece.lines - 1) * grid.pitch + grid.width),
+        last_tile_(places_ > kTileRows ? places_ - kTileRows : 0),
+        lines_(grid, places_),
+        input_(piece.input),
+        step_(grid.step) {}
 
-  void finish(const __m512i* acc, int64_t places) {
-    while (places > 0) {
-      const bool in_line = x_ < width_;
-      const int64_t left = (in_line ? width_ : pitch_) - x_;
-      const int64_t count = places < left ? places : left;
-      if (in_line) {
-        avx512::finish_rows<kColumnTiles>(acc, row_, count, output_);
-        row_ += count;
-      }
-      acc += count * kColumnTiles;
-      places -= count;
-      x_ += count;
-      if (x_ == pitch_) x_ = 0;
+  int64_t count() const { return ceil_div(places_, kPairRows); }
+  int64_t tile_rows() const { return places_ < kTileRows ? places_ : kTileRows; }
+  bool has_lower(int64_t pair) const { return places_ - pair * kPairRows > kTileRows; }
+  const uint8_t* upper(int64_t pair) const { return input_ + begin(pair * kPairRows) * step_; }
+  const uint8_t* lower(int64_t pair) const {
+    return input_ + begin(pair * kPairRows + kTileRows) * step_;
+  }
+
+  // Finishes a pair, whose first place is `at`. Returns the next one's.
+  Place finish(int64_t pair, const __m512i* acc, Place at, const Finish& finish) const {
+    const int64_t upper = pair * kPairRows;
+    const int64_t lower = upper + kTileRows;
+    const int64_t count = places_ - upper < kPairRows ? places_ - upper : kPairRows;
+    const __m512i* sums = acc + (upper - begin(upper)) * finish.vectors;
+    if (count <= kTileRows || begin(lower) == lower) {
+      finish_places(sums, count, lines_, at, finish);
+    } else {
+      finish_places(sums, kTileRows, lines_, at, finish);
+      sums += (kTileRows + lower - begin(lower)) * finish.vectors;
+      finish_places(sums, count - kTileRows, lines_, at, finish);
     }
+    return at;
   }
 
  private:
-  const avx512::Output& output_;
-  int64_t width_;
-  int64_t pitch_;
-  int64_t row_;
-  int64_t x_ = 0;
+  // Of the tile of a place.
+  int64_t begin(int64_t place) const { return place < last_tile_ ? place : last_tile_; }
+
+  int64_t places_;
+  int64_t last_tile_;
+  Lines lines_;
+  const uint8_t* input_;
+  int64_t step_;
 };
 
-int64_t count_places(const Grid& grid, const Grid::Piece& piece) {
-  return (piece.lines - 1) * grid.pitch + grid.width;
+// The functions for a number of tiles.
+struct Tiles {
+  void (*multiply)(const GemmArgs&, const uint8_t*, const uint8_t*, const int8_t*, const int8_t*,
+                   const int32_t*);
+  void (*store)(__m512i*, int64_t);
+};
+
+template <int kColumnTiles>
+Tiles choose(bool has_lower, int64_t lines) {
+  if (!has_lower) return {multiply<1, kColumnTiles, 0>, store<1, kColumnTiles>};
+  return {lines == 0    ? multiply<2, kColumnTiles, 0>
+          : lines == 8  ? multiply<2, kColumnTiles, 8>
+          : lines == 16 ? multiply<2, kColumnTiles, 16>
+                        : multiply<2, kColumnTiles, 32>,
+          store<2, kColumnTiles>};
 }
 
-// A block of columns of a piece whose first row is `row`. Meanwhile `next`, the weights of another
-// block, is fetched if it is not nullptr.
-template <int kColumnTiles>
-void run_piece(const GemmArgs& args, const Grid::Piece& piece, int64_t row, const int8_t* weight,
-               const int8_t* next, const int32_t* start, const avx512::Output& output) {
-  const int64_t places = count_places(args.grid, piece);
-  Finisher<kColumnTiles> finisher(args.grid, places, row, output);
-  // Two, so that the processor can turn one into codes while it computes the other.
-  __m512i acc[2][kPairRows * kColumnTiles];
-  // A tile that would reach beyond the last place begins earlier: some of its rows are computed
-  // twice. Where there are fewer places than a tile has rows, its rows are fewer too.
-  const int64_t last_tile = places > kTileRows ? places - kTileRows : 0;
-  const auto begin = [&](int64_t place) { return place < last_tile ? place : last_tile; };
-  const auto finish = [&](int64_t pair) {
-    const int64_t upper = pair * kPairRows;
-    const int64_t lower = upper + kTileRows;
-    const __m512i* sums = acc[pair % 2] + (upper - begin(upper)) * kColumnTiles;
-    const int64_t count = places - upper < kPairRows ? places - upper : kPairRows;
-    if (count <= kTileRows || begin(lower) == lower) {
-      finisher.finish(sums, count);
-    } else {
-      finisher.finish(sums, kTileRows);
-      finisher.finish(sums + (kTileRows + lower - begin(lower)) * kColumnTiles, count - kTileRows);
+bool are_zero(const int32_t* values, int64_t count) {
+  int32_t any = 0;
+  for (int64_t i = 0; i < count; ++i) any |= values[i];
+  return any == 0;
+}
+
+// The blocks [block_begin, block_end) of a piece whose first row is `row`. Meanwhile as many blocks
+// behind them are fetched if `fetch`.
+void run_piece(const GemmArgs& args, const Pairs& pairs, int64_t row, int64_t block_begin,
+               int64_t block_end, const int32_t* start, bool fetch, const avx512::Output& output) {
+  const int64_t bytes = block_bytes(args.grid.segments, args.k);
+  // The weights of a large layer come from memory. The first pairs of rows share the next ones.
+  const int64_t sharing = pairs.count() >= 4 ? 4 : pairs.count() >= 2 ? 2 : 1;
+  __m512i acc[kPairRows * kMostTogether * 2];
+  Place at{row, 0};
+  for (int64_t pair = 0; pair < pairs.count(); ++pair) {
+    const bool has_lower = pairs.has_lower(pair);
+    const int64_t lines = fetch && pair < sharing ? kChunkBytes / kLineBytes / sharing : 0;
+    Place behind = at;
+    for (int64_t block = block_begin; block < block_end; block += kMostTogether) {
+      const int64_t end = block + kMostTogether < block_end ? block + kMostTogether : block_end;
+      const int64_t column = block * kBlock;
+      const int64_t columns = (end * kBlock < args.n ? end * kBlock : args.n) - column;
+      const Finish finish(output, {column, columns});
+      for (int64_t b = block; b < end; ++b) {
+        const int8_t* weight = static_cast<const int8_t*>(args.weight) + b * bytes;
+        const int8_t* next = weight + (block_end - block_begin) * bytes + pair * lines * kLineBytes;
+        const Tiles tiles = args.n - b * kBlock > kTileColumns ? choose<2>(has_lower, lines)
+                                                               : choose<1>(has_lower, lines);
+        tiles.multiply(args, pairs.upper(pair), pairs.lower(pair), weight, next,
+                       start ? start + b * kBlock : nullptr);
+        tiles.store(acc + 2 * (b - block), finish.vectors);
+      }
+      behind = pairs.finish(pair, acc, at, finish);
     }
-  };
-  const int64_t pairs = ceil_div(places, kPairRows);
-  // The weights of a large layer come from memory. The first pairs of rows share the next block's.
-  const int64_t sharing = pairs >= 4 ? 4 : pairs >= 2 ? 2 : 1;
-  const auto choose = [](int64_t lines) {
-    return lines == 0    ? multiply<2, kColumnTiles, 0>
-           : lines == 8  ? multiply<2, kColumnTiles, 8>
-           : lines == 16 ? multiply<2, kColumnTiles, 16>
-                         : multiply<2, kColumnTiles, 32>;
-  };
-  for (int64_t pair = 0; pair < pairs; ++pair) {
-    const int64_t place = pair * kPairRows;
-    const int64_t lines = next && pair < sharing ? kChunkBytes / kLineBytes / sharing : 0;
-    const auto multiply_pair =
-        places - place > kTileRows ? choose(lines) : multiply<1, kColumnTiles, 0>;
-    multiply_pair(args, piece.input + begin(place) * args.grid.step,
-                  piece.input + begin(place + kTileRows) * args.grid.step, weight,
-                  lines > 0 ? next + pair * lines * kLineBytes : weight, start, acc[pair % 2]);
-    if (pair > 0) finish(pair - 1);
+    at = behind;
   }
-  finish(pairs - 1);
 }
 
 void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
   amx::UseTiles tiles;
   const Grid& grid = args.grid;
-  const int64_t bytes = block_bytes(grid.segments, args.k);
+  const avx512::Output output(args.epilogue, args.start, args.n, args.grid.segments * args.k);
+  // Blocks whose weights fit the first cache together take a pair of rows one after the other: so
+  // whole cache lines of output are written.
+  const int64_t fit = kFirstCacheBytes / block_bytes(grid.segments, args.k);
+  const int64_t together = fit < 1 ? 1 : fit;
+  const int32_t* start = are_zero(args.start, args.n) ? nullptr : args.start;
   amx::settle_memory();
-  for (int64_t block = block_begin; block < block_end; ++block) {
-    const int8_t* weight = static_cast<const int8_t*>(args.weight) + block * bytes;
-    const int64_t column = block * kBlock;
-    const int64_t columns = args.n - column < kBlock ? args.n - column : kBlock;
-    const avx512::Output output(args.epilogue, column, columns);
-    const auto run_columns = columns > kTileColumns ? run_piece<2> : run_piece<1>;
+  for (int64_t block = block_begin; block < block_end; block += together) {
+    const int64_t end = block + together < block_end ? block + together : block_end;
     int64_t row = 0;
     for (int64_t p = 0; p < grid.piece_count; ++p) {
-      const Grid::Piece& piece = grid.pieces[p];
-      const int64_t places = count_places(grid, piece);
-      tiles.set_rows(places < kTileRows ? places : kTileRows);
-      run_columns(args, piece, row, weight, p == 0 ? weight + bytes : nullptr,
-                  args.start + column, output);
-      row += piece.lines * grid.width;
+      const Pairs pairs(grid, grid.pieces[p]);
+      tiles.set_rows(pairs.tile_rows());
+      run_piece(args, pairs, row, block, end, start, p == 0, output);
+      row += grid.pieces[p].lines * grid.width;
     }
   }
 }

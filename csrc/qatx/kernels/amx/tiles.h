@@ -24,9 +24,9 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {};
 };
 
-// Sets the eight tiles up: 0 to 5, accumulators and input, for a number of rows; 6 and 7, weights, as
-// whole ones. Gives back what was there: another library may have set the tiles up for the whole of
-// a thread.
+// Sets the eight tiles up: 0 to 5, accumulators and input, for a number of rows; 6 and 7, weights,
+// as whole ones. Gives back what was there: another library may have set the tiles up for the whole
+// of a thread.
 class UseTiles {
  public:
   UseTiles() {

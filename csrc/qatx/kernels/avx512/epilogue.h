@@ -16,36 +16,48 @@ class Requantize {
   explicit Requantize(const Epilogue& epilogue)
       : inv_scale_(epilogue.out.inv_scale),
         zero_point_(static_cast<int16_t>(epilogue.out.zero_point)),
-        bounds_(epilogue) {}
+        bounds_(epilogue),
+        least_(static_cast<int8_t>(static_cast<int32_t>(bounds_.low) + epilogue.out.zero_point)),
+        most_(static_cast<int8_t>(static_cast<int32_t>(bounds_.high) + epilogue.out.zero_point)) {}
 
   // code - zero_point as int32; 0 for NaN
-  __m512i operator()(__m512 y) const { return steps<false>(y); }
-
-  // The same, faster where the caller knows that y is not NaN.
-  template <bool kNoNan>
-  __m512i steps(__m512 y) const {
-    constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  __m512i operator()(__m512 y) const {
     const __m512 scaled = _mm512_mul_ps(y, _mm512_set1_ps(inv_scale_));
     const __m512 clamped = _mm512_min_ps(_mm512_max_ps(scaled, _mm512_set1_ps(bounds_.low)),
                                          _mm512_set1_ps(bounds_.high));
-    if constexpr (kNoNan) return _mm512_cvt_roundps_epi32(clamped, nearest);
-    const __mmask16 no_nan = _mm512_cmp_ps_mask(scaled, scaled, _CMP_ORD_Q);
-    return _mm512_maskz_cvt_roundps_epi32(no_nan, clamped, nearest);
+    return _mm512_maskz_cvt_roundps_epi32(_mm512_cmp_ps_mask(scaled, scaled, _CMP_ORD_Q), clamped,
+                                          kNearest);
+  }
+
+  // Where y * inv_scale is known to lie within int32: the same before its clamp.
+  __m512i without_clamp(__m512 y) const {
+    return _mm512_cvt_roundps_epi32(_mm512_mul_ps(y, _mm512_set1_ps(inv_scale_)), kNearest);
   }
 
   // The 64 codes of four results. 128-bit lane L holds those of lane L of a, of b, of c and of d,
   // in this order.
   __m512i pack_lanes(__m512i a, __m512i b, __m512i c, __m512i d) const {
+    // Sums that saturate are far outside of the codes.
     const __m512i zero_point = _mm512_set1_epi16(zero_point_);
-    const __m512i ab = _mm512_add_epi16(_mm512_packs_epi32(a, b), zero_point);
-    const __m512i cd = _mm512_add_epi16(_mm512_packs_epi32(c, d), zero_point);
+    const __m512i ab = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero_point);
+    const __m512i cd = _mm512_adds_epi16(_mm512_packs_epi32(c, d), zero_point);
     return _mm512_packus_epi16(ab, cd);
   }
 
+  // The clamp of codes that come from without_clamp.
+  __m512i clamp_codes(__m512i codes) const {
+    return _mm512_min_epu8(_mm512_max_epu8(codes, _mm512_set1_epi8(least_)),
+                           _mm512_set1_epi8(most_));
+  }
+
  private:
+  static constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
   float inv_scale_;
   int16_t zero_point_;
   CodeBounds bounds_;
+  int8_t least_;  // the codes of the bounds
+  int8_t most_;
 };
 
 inline __m512 scale_and_bias(__m512i acc, __m512 scale, __m512 bias) {

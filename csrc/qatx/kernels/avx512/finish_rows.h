@@ -7,48 +7,55 @@
 namespace qatx::kernels::avx512 {
 namespace {
 
-// Whether a sum of the epilogue can be NaN: not where all terms are far from infinite.
-inline bool may_be_nan(const Epilogue& epilogue, int64_t column, int64_t columns) {
-  const __m512 most_scale = _mm512_set1_ps(0x1p90f);
-  const __m512 most_bias = _mm512_set1_ps(0x1p120f);
+// Whether all results, divided by the output's scale, lie far within int32 (so none is NaN).
+// Accumulators are at most `most` away from their start.
+inline bool are_small(const Epilogue& epilogue, const int32_t* start, int64_t columns, float most) {
+  const __m512 inv_scale = _mm512_set1_ps(epilogue.out.inv_scale);
+  const float residual =
+      epilogue.residual == nullptr ? 0.0f : 255.0f * __builtin_fabsf(epilogue.residual_scale);
   __mmask16 small = 0xffff;
   for (int64_t c = 0; c < columns; c += 16) {
     const __mmask16 there = first_16(columns - c);
-    const __m512 scale = _mm512_maskz_loadu_ps(there, epilogue.scale + column + c);
-    const __m512 bias = _mm512_maskz_loadu_ps(there, epilogue.bias + column + c);
-    small &= _mm512_cmp_ps_mask(_mm512_abs_ps(scale), most_scale, _CMP_LE_OQ) &
-             _mm512_cmp_ps_mask(_mm512_abs_ps(bias), most_bias, _CMP_LE_OQ);
+    const __m512 scale = _mm512_abs_ps(_mm512_maskz_loadu_ps(there, epilogue.scale + c));
+    const __m512 bias = _mm512_abs_ps(_mm512_maskz_loadu_ps(there, epilogue.bias + c));
+    const __m512 first =
+        _mm512_abs_ps(_mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(there, start + c)));
+    const __m512 sum = _mm512_mul_ps(_mm512_add_ps(first, _mm512_set1_ps(most)), scale);
+    const __m512 y = _mm512_add_ps(_mm512_add_ps(sum, bias), _mm512_set1_ps(residual));
+    small &= _mm512_cmp_ps_mask(_mm512_mul_ps(y, inv_scale), _mm512_set1_ps(0x1p30f), _CMP_LE_OQ);
   }
-  const bool small_residual = epilogue.residual == nullptr || epilogue.residual_scale <= 0x1p110f;
-  return small != 0xffff || !small_residual;
+  return small == 0xffff;
 }
 
-// Everything of a tile's epilogue that is the same for all its rows.
+// What is the same for all rows and columns.
 struct Output {
-  Output(const Epilogue& of, int64_t first, int64_t count)
+  // Of `columns` columns in all, each of which sums `products` products.
+  Output(const Epilogue& of, const int32_t* start, int64_t columns, int64_t products)
       : epilogue(of),
         requantize(of),
-        column(first),
-        columns(count),
-        no_nan(!may_be_nan(of, first, count)) {}
+        small(are_small(of, start, columns, 255.0f * 128.0f * static_cast<float>(products))) {}
 
   const Epilogue& epilogue;
   Requantize requantize;
-  int64_t column;   // the first one
-  int64_t columns;  // how many there are, at most those of a block: the others are padding
-  bool no_nan;      // no sum can be NaN
+  bool small;  // all results are small
+};
+
+// Those of a tile: `count` from `first` on. The tile may be wider, its last ones are padding then.
+struct Columns {
+  int64_t first;
+  int64_t count;
 };
 
 // The sums of a row, before their clamp.
 template <int kVectors, bool kResidual>
 struct RowSums {
-  RowSums(const Epilogue& of, const Output& output) : epilogue(of) {
-    const int64_t column = output.column;
+  RowSums(const Epilogue& of, Columns columns) : epilogue(of) {
+    const int64_t column = columns.first;
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       scale[v] = _mm512_loadu_ps(epilogue.scale + column + 16 * v);
       bias[v] = _mm512_loadu_ps(epilogue.bias + column + 16 * v);
-      there[v] = first_16(output.columns - 16 * v);
+      there[v] = first_16(columns.count - 16 * v);
     }
     residual = epilogue.residual + (kResidual ? column : 0);
   }
@@ -67,29 +74,33 @@ struct RowSums {
   const uint8_t* residual;
 };
 
-template <int kVectors, bool kResidual, bool kNoNan>
-void finish_codes(const __m512i* acc, int64_t row, int64_t rows, const Output& output) {
-  const RowSums<kVectors, kResidual> sums(output.epilogue, output);
+template <int kVectors, bool kResidual, bool kSmall>
+void finish_codes(const __m512i* acc, int64_t row, int64_t rows, const Output& output,
+                  Columns columns) {
+  const RowSums<kVectors, kResidual> sums(output.epilogue, columns);
   const Requantize requantize = output.requantize;
-  const __mmask64 there = first_64(output.columns);
+  const __mmask64 there = first_64(columns.count);
   // Lane L of register v holds columns 16 v + 4 L and the next 3.
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  uint8_t* out = sums.epilogue.out_u8 + row * sums.epilogue.out_stride + output.column;
+  uint8_t* out = sums.epilogue.out_u8 + row * sums.epilogue.out_stride + columns.first;
   for (int64_t r = 0; r < rows; ++r, acc += kVectors, out += sums.epilogue.out_stride) {
     __m512i codes[4] = {};
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      codes[v] = requantize.template steps<kNoNan>(sums.of(acc, row + r, v));
+      const __m512 y = sums.of(acc, row + r, v);
+      codes[v] = kSmall ? requantize.without_clamp(y) : requantize(y);
     }
-    const __m512i packed = requantize.pack_lanes(codes[0], codes[1], codes[2], codes[3]);
+    __m512i packed = requantize.pack_lanes(codes[0], codes[1], codes[2], codes[3]);
+    if constexpr (kSmall) packed = requantize.clamp_codes(packed);
     _mm512_mask_storeu_epi8(out, there, _mm512_permutexvar_epi32(order, packed));
   }
 }
 
 template <int kVectors, bool kResidual>
-void finish_floats(const __m512i* acc, int64_t row, int64_t rows, const Output& output) {
-  const RowSums<kVectors, kResidual> sums(output.epilogue, output);
-  float* out = sums.epilogue.out_f32 + row * sums.epilogue.out_stride + output.column;
+void finish_floats(const __m512i* acc, int64_t row, int64_t rows, const Output& output,
+                   Columns columns) {
+  const RowSums<kVectors, kResidual> sums(output.epilogue, columns);
+  float* out = sums.epilogue.out_f32 + row * sums.epilogue.out_stride + columns.first;
   for (int64_t r = 0; r < rows; ++r, acc += kVectors, out += sums.epilogue.out_stride) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
@@ -100,13 +111,14 @@ void finish_floats(const __m512i* acc, int64_t row, int64_t rows, const Output& 
 }
 
 template <int kVectors, bool kResidual>
-void finish_with(const __m512i* acc, int64_t row, int64_t rows, const Output& output) {
+void finish_with(const __m512i* acc, int64_t row, int64_t rows, const Output& output,
+                 Columns columns) {
   if (output.epilogue.out_u8 == nullptr) {
-    finish_floats<kVectors, kResidual>(acc, row, rows, output);
-  } else if (output.no_nan) {
-    finish_codes<kVectors, kResidual, true>(acc, row, rows, output);
+    finish_floats<kVectors, kResidual>(acc, row, rows, output, columns);
+  } else if (output.small) {
+    finish_codes<kVectors, kResidual, true>(acc, row, rows, output, columns);
   } else {
-    finish_codes<kVectors, kResidual, false>(acc, row, rows, output);
+    finish_codes<kVectors, kResidual, false>(acc, row, rows, output, columns);
   }
 }
 
@@ -114,11 +126,11 @@ void finish_with(const __m512i* acc, int64_t row, int64_t rows, const Output& ou
 // registers few.
 template <int kVectors>
 [[gnu::noinline]] void finish_rows(const __m512i* acc, int64_t row, int64_t rows,
-                                   const Output& output) {
+                                   const Output& output, Columns columns) {
   if (output.epilogue.residual == nullptr) {
-    finish_with<kVectors, false>(acc, row, rows, output);
+    finish_with<kVectors, false>(acc, row, rows, output, columns);
   } else {
-    finish_with<kVectors, true>(acc, row, rows, output);
+    finish_with<kVectors, true>(acc, row, rows, output, columns);
   }
 }
 

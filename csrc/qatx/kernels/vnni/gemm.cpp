@@ -49,14 +49,14 @@ inline __m512i broadcast_group(const uint8_t* codes) {
 // unrolled, so that the accumulators are registers.
 template <int kRows, int kVectors>
 void tile(const GemmArgs& args, const int8_t* weight, GridCursor& cursor, int64_t row,
-          const avx512::Output& output) {
+          const avx512::Output& output, avx512::Columns columns) {
   const uint8_t* rows[kRows];
   for (int r = 0; r < kRows; ++r, cursor.advance()) rows[r] = cursor.row();
 
   __m512i acc[kRows][kVectors];
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
-    const __m512i start = _mm512_loadu_si512(args.start + output.column + v * kVectorColumns);
+    const __m512i start = _mm512_loadu_si512(args.start + columns.first + v * kVectorColumns);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) acc[r][v] = start;
   }
@@ -83,7 +83,7 @@ void tile(const GemmArgs& args, const int8_t* weight, GridCursor& cursor, int64_
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) results[r][v] = acc[r][v];
   }
-  avx512::finish_rows<kVectors>(results[0], row, kRows, output);
+  avx512::finish_rows<kVectors>(results[0], row, kRows, output, columns);
 }
 
 // 6 x 4 accumulators, 4 registers of weights and one of codes make 29 of the 32 there are.
@@ -91,28 +91,29 @@ constexpr int kMaxRows = 6;
 
 template <int kVectors, int kRows = kMaxRows>
 void run_rows(const GemmArgs& args, const int8_t* weight, GridCursor& cursor, int64_t row,
-              const avx512::Output& output) {
+              const avx512::Output& output, avx512::Columns columns) {
   for (; row + kRows <= args.grid.rows; row += kRows) {
-    tile<kRows, kVectors>(args, weight, cursor, row, output);
+    tile<kRows, kVectors>(args, weight, cursor, row, output, columns);
   }
   if constexpr (kRows > 1) {
-    run_rows<kVectors, kRows - 1>(args, weight, cursor, row, output);
+    run_rows<kVectors, kRows - 1>(args, weight, cursor, row, output, columns);
   }
 }
 
 void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
   const int64_t block_bytes = args.grid.segments * ceil_div(args.k, kGroup) * kGroupBytes;
+  const avx512::Output output(args.epilogue, args.start, args.n, args.grid.segments * args.k);
   for (int64_t block = block_begin; block < block_end; ++block) {
     const int8_t* weight = static_cast<const int8_t*>(args.weight) + block * block_bytes;
-    const int64_t columns = args.n - block * kBlock;
-    const avx512::Output output(args.epilogue, block * kBlock, columns < kBlock ? columns : kBlock);
-    const int64_t vectors = ceil_div(output.columns, kVectorColumns);
+    const int64_t left = args.n - block * kBlock;
+    const avx512::Columns columns{block * kBlock, left < kBlock ? left : kBlock};
+    const int64_t vectors = ceil_div(columns.count, kVectorColumns);
     const auto run_block = vectors == 1   ? run_rows<1>
                            : vectors == 2 ? run_rows<2>
                            : vectors == 3 ? run_rows<3>
                                           : run_rows<4>;
     GridCursor cursor(args.grid);
-    run_block(args, weight, cursor, 0, output);
+    run_block(args, weight, cursor, 0, output, columns);
   }
 }
 
