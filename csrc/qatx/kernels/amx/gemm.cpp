@@ -55,23 +55,16 @@ void pack(const int8_t* weight, int64_t n, int64_t segments, int64_t k, void* pa
 }
 
 // acc[16 kRowTiles][16 kColumnTiles] for the rows from `upper` and, in a second tile, from `lower`
-// on. `weight` is the block's, `start` its accumulators' first values; nullptr: zeros. Meanwhile
-// kLines lines of each chunk of `next` are fetched into the second cache.
+// on, without their start. `weight` is the block's. Meanwhile kLines lines of each chunk of `next`
+// are fetched into the second cache.
 template <int kRowTiles, int kColumnTiles, int kLines>
 void multiply(const GemmArgs& args, const uint8_t* upper, const uint8_t* lower,
-              const int8_t* weight, const int8_t* next, const int32_t* start) {
+              const int8_t* weight, const int8_t* next) {
   // Tiles 0 to 3: accumulators; 4, 5: input; 6, 7: weights.
-  if (start == nullptr) {
-    _tile_zero(0);
-    if constexpr (kColumnTiles == 2) _tile_zero(1);
-    if constexpr (kRowTiles == 2) _tile_zero(2);
-    if constexpr (kRowTiles * kColumnTiles == 4) _tile_zero(3);
-  } else {  // a stride of 0 repeats a row
-    _tile_loadd(0, start, 0);
-    if constexpr (kColumnTiles == 2) _tile_loadd(1, start + kTileColumns, 0);
-    if constexpr (kRowTiles == 2) _tile_loadd(2, start, 0);
-    if constexpr (kRowTiles * kColumnTiles == 4) _tile_loadd(3, start + kTileColumns, 0);
-  }
+  _tile_zero(0);
+  if constexpr (kColumnTiles == 2) _tile_zero(1);
+  if constexpr (kRowTiles == 2) _tile_zero(2);
+  if constexpr (kRowTiles * kColumnTiles == 4) _tile_zero(3);
   const int64_t step = args.grid.step;
   for (int64_t s = 0; s < args.grid.segments; ++s) {
     const int64_t end = args.grid.offsets[s] + args.k;
@@ -110,19 +103,27 @@ void store(__m512i* acc, int64_t vectors) {
 
 // Turns the accumulators of a tile's columns into codes.
 struct Finish {
-  Finish(const avx512::Output& of, avx512::Columns some)
+  using Rows = void (*)(const __m512i*, int64_t, int64_t, const avx512::Output&, avx512::Columns);
+
+  Finish(const avx512::Output& of, bool has_start, avx512::Columns some)
       : output(of),
         columns(some),
         vectors(ceil_div(some.count, kTileColumns)),
-        rows(vectors == 1   ? avx512::finish_rows<1>
-             : vectors == 2 ? avx512::finish_rows<2>
-             : vectors == 3 ? avx512::finish_rows<3>
-                            : avx512::finish_rows<4>) {}
+        rows(has_start ? rows_of<true>(vectors) : rows_of<false>(vectors)) {}
 
   const avx512::Output& output;
   avx512::Columns columns;
   int64_t vectors;  // of a row
-  void (*rows)(const __m512i*, int64_t, int64_t, const avx512::Output&, avx512::Columns);
+  Rows rows;
+
+ private:
+  template <bool kStart>
+  static Rows rows_of(int64_t vectors) {
+    return vectors == 1   ? avx512::finish_rows<1, kStart>
+           : vectors == 2 ? avx512::finish_rows<2, kStart>
+           : vectors == 3 ? avx512::finish_rows<3, kStart>
+                          : avx512::finish_rows<4, kStart>;
+  }
 };
 
 // Where a place of a piece stands. Places are its rows and what lies between its lines.
@@ -208,8 +209,7 @@ class Pairs {
 
 // The functions for a number of tiles.
 struct Tiles {
-  void (*multiply)(const GemmArgs&, const uint8_t*, const uint8_t*, const int8_t*, const int8_t*,
-                   const int32_t*);
+  void (*multiply)(const GemmArgs&, const uint8_t*, const uint8_t*, const int8_t*, const int8_t*);
   void (*store)(__m512i*, int64_t);
 };
 
@@ -232,7 +232,7 @@ bool are_zero(const int32_t* values, int64_t count) {
 // The blocks [block_begin, block_end) of a piece whose first row is `row`. Meanwhile as many blocks
 // behind them are fetched if `fetch`.
 void run_piece(const GemmArgs& args, const Pairs& pairs, int64_t row, int64_t block_begin,
-               int64_t block_end, const int32_t* start, bool fetch, const avx512::Output& output) {
+               int64_t block_end, bool has_start, bool fetch, const avx512::Output& output) {
   const int64_t bytes = block_bytes(args.grid.segments, args.k);
   // The weights of a large layer come from memory. The first pairs of rows share the next ones.
   const int64_t sharing = pairs.count() >= 4 ? 4 : pairs.count() >= 2 ? 2 : 1;
@@ -246,14 +246,13 @@ void run_piece(const GemmArgs& args, const Pairs& pairs, int64_t row, int64_t bl
       const int64_t end = block + kMostTogether < block_end ? block + kMostTogether : block_end;
       const int64_t column = block * kBlock;
       const int64_t columns = (end * kBlock < args.n ? end * kBlock : args.n) - column;
-      const Finish finish(output, {column, columns});
+      const Finish finish(output, has_start, {column, columns});
       for (int64_t b = block; b < end; ++b) {
         const int8_t* weight = static_cast<const int8_t*>(args.weight) + b * bytes;
         const int8_t* next = weight + (block_end - block_begin) * bytes + pair * lines * kLineBytes;
         const Tiles tiles = args.n - b * kBlock > kTileColumns ? choose<2>(has_lower, lines)
                                                                : choose<1>(has_lower, lines);
-        tiles.multiply(args, pairs.upper(pair), pairs.lower(pair), weight, next,
-                       start ? start + b * kBlock : nullptr);
+        tiles.multiply(args, pairs.upper(pair), pairs.lower(pair), weight, next);
         tiles.store(acc + 2 * (b - block), finish.vectors);
       }
       behind = pairs.finish(pair, acc, at, finish);
@@ -270,7 +269,7 @@ void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
   // whole cache lines of output are written.
   const int64_t fit = kFirstCacheBytes / block_bytes(grid.segments, args.k);
   const int64_t together = fit < 1 ? 1 : fit;
-  const int32_t* start = are_zero(args.start, args.n) ? nullptr : args.start;
+  const bool has_start = !are_zero(args.start, args.n);
   amx::settle_memory();
   for (int64_t block = block_begin; block < block_end; block += together) {
     const int64_t end = block + together < block_end ? block + together : block_end;
@@ -278,7 +277,7 @@ void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
     for (int64_t p = 0; p < grid.piece_count; ++p) {
       const Pairs pairs(grid, grid.pieces[p]);
       tiles.set_rows(pairs.tile_rows());
-      run_piece(args, pairs, row, block, end, start, p == 0, output);
+      run_piece(args, pairs, row, block, end, has_start, p == 0, output);
       row += grid.pieces[p].lines * grid.width;
     }
   }

@@ -83,7 +83,7 @@ void tile(const GemmArgs& args, const int8_t* weight, GridCursor& cursor, int64_
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) results[r][v] = acc[r][v];
   }
-  avx512::finish_rows<kVectors>(results[0], row, kRows, output, columns);
+  avx512::finish_rows<kVectors, false>(results[0], row, kRows, output, columns);
 }
 
 // 6 x 4 accumulators, 4 registers of weights and one of codes make 29 of the 32 there are.
