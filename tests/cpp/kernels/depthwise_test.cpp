@@ -78,6 +78,13 @@ TEST_P(DepthwiseTest, LargestProductsDoNotSaturate) {
   }
 }
 
+TEST_P(DepthwiseTest, ResultsOutsideOfInt32AreClamped) {
+  for (const int64_t channels : {13, 30, 77}) {
+    check({2, 8, 9, channels}, {.huge = true});
+    check({2, 8, 9, channels}, {.residual = true, .clamp = true, .huge = true});
+  }
+}
+
 TEST_P(DepthwiseTest, NanBecomesTheZeroPoint) {
   for (const int64_t channels : {13, 30, 77}) {
     check({2, 8, 9, channels}, {.no_finite = true});

@@ -150,6 +150,11 @@ TEST_P(GemmTest, LargestProductsDoNotSaturate) {
   }
 }
 
+TEST_P(GemmTest, ResultsOutsideOfInt32AreClamped) {
+  check({2, 8, 1, 6, 77}, {.huge = true});
+  check({2, 8, 1, 6, 77}, {.residual = true, .clamp = true, .huge = true});
+}
+
 TEST_P(GemmTest, NanBecomesTheZeroPoint) {
   check({2, 8, 1, 6, 77}, {.no_finite = true});
   check({2, 8, 1, 6, 77}, {.residual = true, .clamp = true, .no_finite = true});

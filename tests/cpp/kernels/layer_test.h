@@ -60,6 +60,7 @@ struct LayerOptions {
   bool clamp = false;      // finite clamp bounds
   bool extremes = false;   // only the largest codes and weights, which saturate 16-bit sums
   bool no_finite = false;  // some biases are NaN or infinite
+  bool huge = false;       // some results are far outside of int32
 };
 
 class LayerTest : public KernelTest {
@@ -134,7 +135,8 @@ class LayerTest : public KernelTest {
       // So that accumulators spread over the codes.
       const auto spread = static_cast<float>(shape.taps * shape.channels) * 20000.0f;
       for (float& value : scale_)
-        value = test.real(-4.0f, 4.0f) / spread * (test.chance(0.1) ? 50.0f : 1.0f);
+        value = test.real(-4.0f, 4.0f) / spread * (test.chance(0.1) ? 50.0f : 1.0f) *
+                (options.huge && test.chance(0.5) ? 1e12f : 1.0f);
       for (float& value : bias_) value = test.real(-1.0f, 3.0f);
       if (options.no_finite) {
         for (int64_t c = 0; c < shape.columns; ++c) {
@@ -234,7 +236,7 @@ class LayerTest : public KernelTest {
   }
 
   LayerOptions random_options() {
-    return {chance(0.4), chance(0.3), chance(0.3), chance(0.2), chance(0.1)};
+    return {chance(0.4), chance(0.3), chance(0.3), chance(0.2), chance(0.1), chance(0.2)};
   }
 
   // Checks rows [row_begin, row_end) x columns [column_begin, column_end) against sum(row, column),

@@ -7,26 +7,6 @@
 namespace qatx::kernels::avx512 {
 namespace {
 
-// Whether all results, divided by the output's scale, lie far within int32 (so none is NaN).
-// Accumulators are at most `most` away from their start.
-inline bool are_small(const Epilogue& epilogue, const int32_t* start, int64_t columns, float most) {
-  const __m512 inv_scale = _mm512_set1_ps(epilogue.out.inv_scale);
-  const float residual =
-      epilogue.residual == nullptr ? 0.0f : 255.0f * __builtin_fabsf(epilogue.residual_scale);
-  __mmask16 small = 0xffff;
-  for (int64_t c = 0; c < columns; c += 16) {
-    const __mmask16 there = first_16(columns - c);
-    const __m512 scale = _mm512_abs_ps(_mm512_maskz_loadu_ps(there, epilogue.scale + c));
-    const __m512 bias = _mm512_abs_ps(_mm512_maskz_loadu_ps(there, epilogue.bias + c));
-    const __m512 first =
-        _mm512_abs_ps(_mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(there, start + c)));
-    const __m512 sum = _mm512_mul_ps(_mm512_add_ps(first, _mm512_set1_ps(most)), scale);
-    const __m512 y = _mm512_add_ps(_mm512_add_ps(sum, bias), _mm512_set1_ps(residual));
-    small &= _mm512_cmp_ps_mask(_mm512_mul_ps(y, inv_scale), _mm512_set1_ps(0x1p30f), _CMP_LE_OQ);
-  }
-  return small == 0xffff;
-}
-
 // What is the same for all rows and columns.
 struct Output {
   // Of `columns` columns in all, each of which sums `products` products.
@@ -34,7 +14,7 @@ struct Output {
       : epilogue(of),
         start(first),
         requantize(of),
-        small(are_small(of, first, columns, 255.0f * 128.0f * static_cast<float>(products))) {}
+        small(are_small(of, first, columns, products)) {}
 
   const Epilogue& epilogue;
   const int32_t* start;

@@ -99,10 +99,11 @@ __m512i load_codes(const uint8_t* const (&pixels)[kPixels]) {
 template <int kPixels>
 class Block {
  public:
-  Block(const DepthwiseArgs& args, const int8_t* weight, int64_t channel)
+  Block(const DepthwiseArgs& args, const int8_t* weight, int64_t channel, bool small)
       : args_(args),
         epilogue_(args.epilogue),
         requantize_(args.epilogue),
+        small_(small),
         weight_(weight),
         channel_(channel),
         channels_(args.channels - channel),
@@ -189,8 +190,7 @@ class Block {
   }
 
   void store_codes(const Vectors& y, int64_t row, int pixels) const {
-    const __m512i bytes = requantize_.pack_lanes(requantize_(y.v[0]), requantize_(y.v[1]),
-                                                 requantize_(y.v[2]), requantize_(y.v[3]));
+    const __m512i bytes = small_ ? small_codes(y) : any_codes(y);
     uint8_t* out = epilogue_.out_u8 + row * epilogue_.out_stride + channel_;
     if (kPixels == 1 && channels_ >= kBlock) {
       _mm512_storeu_si512(out, bytes);
@@ -204,6 +204,17 @@ class Block {
                            _mm512_set1_epi64(p * kPixelChannels / int64_t{sizeof(int64_t)}));
       _mm512_mask_storeu_epi8(out, mask, _mm512_permutexvar_epi64(order, bytes));
     }
+  }
+
+  __m512i small_codes(const Vectors& y) const {
+    const avx512::Requantize& r = requantize_;
+    return r.clamp_codes(r.pack_lanes(r.without_clamp(y.v[0]), r.without_clamp(y.v[1]),
+                                      r.without_clamp(y.v[2]), r.without_clamp(y.v[3])));
+  }
+
+  __m512i any_codes(const Vectors& y) const {
+    const avx512::Requantize& r = requantize_;
+    return r.pack_lanes(r(y.v[0]), r(y.v[1]), r(y.v[2]), r(y.v[3]));
   }
 
   void store_floats(const Vectors& y, int64_t row, int pixels) const {
@@ -222,6 +233,7 @@ class Block {
   const DepthwiseArgs& args_;
   const Epilogue& epilogue_;
   avx512::Requantize requantize_;
+  bool small_;  // all results are small
   const int8_t* weight_;
   int64_t channel_;   // the first one
   int64_t channels_;  // how many are left
@@ -233,16 +245,17 @@ class Block {
 void run(const DepthwiseArgs& args, int64_t row_begin, int64_t row_end) {
   const auto* weight = static_cast<const int8_t*>(args.weight);
   const int64_t block_bytes = ceil_div(args.window.taps, kGroup) * kGroupBytes;
+  const bool small = avx512::are_small(args.epilogue, args.start, args.channels, args.window.taps);
   for (int64_t c = 0; c < args.channels; c += kBlock, weight += block_bytes) {
     switch (lanes_per_pixel(args.channels - c)) {
       case 1:
-        Block<4>(args, weight, c).run(row_begin, row_end);
+        Block<4>(args, weight, c, small).run(row_begin, row_end);
         break;
       case 2:
-        Block<2>(args, weight, c).run(row_begin, row_end);
+        Block<2>(args, weight, c, small).run(row_begin, row_end);
         break;
       default:
-        Block<1>(args, weight, c).run(row_begin, row_end);
+        Block<1>(args, weight, c, small).run(row_begin, row_end);
     }
   }
 }
