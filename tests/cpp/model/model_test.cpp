@@ -6,6 +6,7 @@
 #include <torch/serialize.h>
 
 #include <sstream>
+#include <thread>
 
 #include "../tensor_testing.h"
 #include "network.h"
@@ -339,6 +340,35 @@ TEST_F(ConvertModelTest, GivesAllIntegersThatVerifyAndReload) {
   torch::jit::Module loaded = torch::jit::load(file);
   EXPECT_TRUE(same_bits(loaded.forward({x.slice(0, 0, 3)}).toTensor(),
                         module.forward({x.slice(0, 0, 3)}).toTensor()));
+}
+
+TEST_F(ConvertModelTest, OneLoadedModuleInManyThreadsWhileAnotherCalibrates) {
+  constexpr int64_t kMost = 40;  // sizes of batches: more than plans are kept
+  std::stringstream file;
+  convert(calibrated(), {images(7)}).module.save(file);
+  torch::jit::Module loaded = torch::jit::load(file);
+  const at::Tensor x = images(13, kMost);
+  const at::Tensor expected = loaded.forward({x}).toTensor();
+  Network another = network();
+  prepare(another, {x});
+  std::vector<std::string> failures(3);
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < failures.size(); ++t) {
+    threads.emplace_back([&, t] {
+      const at::NoGradGuard no_grad;
+      for (int64_t i = 0; i < kMost; ++i) {
+        const int64_t n = (7 * i + 13 * static_cast<int64_t>(t)) % kMost + 1;
+        const at::Tensor y = loaded.forward({x.narrow(0, 0, n)}).toTensor();
+        const auto same = same_bits(y, expected.narrow(0, 0, n));
+        if (!same) failures[t] = same.message();
+      }
+    });
+  }
+  calibrate(another, images(3));
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(failures, std::vector<std::string>(3));
+  EXPECT_TRUE(same_bits(another->stub->output_fake_quantize->scale.detach(),
+                        calibrated()->stub->output_fake_quantize->scale.detach()));
 }
 
 // Two branches put together, gated by a function of themselves.
