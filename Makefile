@@ -68,7 +68,7 @@ test-sanitize: setup
 
 # What runs in a few minutes under memcheck, which knows no more than AVX2.
 VALGRIND_TESTS = ProgramTest RecordingTest GraphStateTest PrepareTest ConvertModelTest SequentialTest AttentionTest \
-  Gptq Isa/RowsTest Isa/PoolTest Isa/IndirectGemmTest
+  Gptq Isa/RowsTest Isa/PoolTest Isa/GemmTest
 space := $(subst ,, )
 test-valgrind: build
 	@command -v valgrind >/dev/null || { echo 'error: valgrind is missing; run as root: apt-get install valgrind' >&2; exit 1; }
