@@ -16,7 +16,9 @@ thread_local int thread_count = 1;
 }  // namespace
 
 // What LibTorch's own threads do to memory: it is not compiled with the sanitizer either.
-extern "C" const char* __tsan_default_options() { return "ignore_noninstrumented_modules=1"; }
+extern "C" [[gnu::visibility("default")]] const char* __tsan_default_options() {
+  return "ignore_noninstrumented_modules=1";
+}
 
 #pragma GCC visibility push(hidden)
 extern "C" {
