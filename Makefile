@@ -7,14 +7,16 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CPP_FILES = $(shell find csrc tests examples benchmarks -name '*.cpp' -o -name '*.h')
 BENCHMARKS = $(subst _,-,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)))
 
-.PHONY: help setup setup-bench build build-bench demo demo-cpp publish-demo test test-sanitize fuzz bench docs format lint clean
+.PHONY: help setup setup-bench build build-bench demo demo-cpp publish-demo test test-sanitize test-valgrind fuzz bench docs format lint clean
 
 help:
 	@echo 'make demo            train, convert and run a real model; results in build/demo (ARGS=--quick: under a minute)'
 	@echo 'make demo-cpp        the same in C++ alone; results in build/demo-cpp (ARGS=--quick: about a minute)'
 	@echo 'make publish-demo    make demo, then its results into README and docs'
 	@echo 'make test            C++ and Python tests'
-	@echo 'make test-sanitize   C++ tests under the address and undefined-behaviour sanitizers'
+	@echo 'make test-sanitize   C++ tests under the address and undefined-behaviour sanitizers; SANITIZE=thread: under the thread'
+	@echo '                     sanitizer (parallel regions then run on std::threads, which it sees: tests/cpp/openmp_on_threads.cpp)'
+	@echo 'make test-valgrind   some C++ tests under valgrind'
 	@echo 'make fuzz            the loader of programs under libFuzzer, for FUZZ_SECONDS (900)'
 	@echo 'make bench           all benchmarks, results in build/bench; make bench-NAME for one: $(BENCHMARKS)'
 	@echo '                     make publish-bench-NAME puts its results into docs'
@@ -54,11 +56,23 @@ test: build
 	ctest --test-dir build/cmake --verbose --no-tests=error
 	python -m pytest $(ARGS)
 
+# One folder for each set of sanitizers.
+SANITIZE ?= address,undefined
+comma := ,
+test-sanitize: SANITIZE_BUILD = build/sanitize-$(subst $(comma),-,$(SANITIZE))
 test-sanitize: setup
-	cmake -S . -B build/sanitize -G Ninja -DPython_EXECUTABLE="$(CURDIR)/.venv/bin/python" \
-	  -DQATX_SANITIZE=address,undefined -DQATX_BUILD_EXAMPLES=OFF
-	cmake --build build/sanitize
-	ctest --test-dir build/sanitize --verbose --no-tests=error
+	cmake -S . -B $(SANITIZE_BUILD) -G Ninja -DPython_EXECUTABLE="$(CURDIR)/.venv/bin/python" \
+	  -DQATX_SANITIZE=$(SANITIZE) -DQATX_BUILD_EXAMPLES=OFF
+	cmake --build $(SANITIZE_BUILD) --target qatx_tests
+	ctest --test-dir $(SANITIZE_BUILD) --verbose --no-tests=error
+
+# What runs in a few minutes under memcheck. With the reference kernels: the others read a little behind what they need and
+# multiply that by zero, and memcheck takes such products for undefined. One thread: it runs one at a time.
+VALGRIND_TESTS = ProgramTest.*:RecordingTest.*:GraphStateTest.*:ConvertModelTest.*-*ManyThreads*
+test-valgrind: build
+	@command -v valgrind >/dev/null || { echo 'error: valgrind is missing; run as root: apt-get install valgrind' >&2; exit 1; }
+	QATX_MAX_ISA=reference OMP_NUM_THREADS=1 GTEST_BRIEF=1 valgrind --quiet --error-exitcode=1 build/cmake/bin/qatx_tests \
+	  --gtest_filter='$(VALGRIND_TESTS)'
 
 # libFuzzer with the address and undefined-behaviour sanitizers, for FUZZ_SECONDS; starts from the seeds that earlier
 # runs have found, and adds to them in build/fuzz/corpus.

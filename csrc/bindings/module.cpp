@@ -10,12 +10,13 @@
 
 #include <sstream>
 
+#include "calibration_checks.h"
 #include "observer.h"
 #include "ptq.h"
 #include "qatx/convert/convert.h"
 #include "qatx/core/qparams.h"
-#include "qatx/engine/recording.h"
 #include "qatx/library.h"
+#include "verify.h"
 
 namespace py = pybind11;
 
@@ -49,29 +50,6 @@ py::tuple convert_archive(const std::string& archive,
   }
   return py::make_tuple(py::bytes(converted), rows);
 }
-
-// A converted model whose programs tell what they compute.
-class Recorder {
- public:
-  explicit Recorder(const std::string& archive) {
-    std::istringstream in(archive);
-    module_ = torch::jit::load(in, at::kCPU);
-  }
-
-  std::vector<std::tuple<std::string, double, at::Tensor>> run(
-      const std::vector<at::Tensor>& inputs) {
-    const qatx::engine::Recording recording;
-    module_.forward({inputs.begin(), inputs.end()});
-    std::vector<std::tuple<std::string, double, at::Tensor>> values;
-    for (const auto& [name, scale, value] : recording.entries()) {
-      values.emplace_back(name, scale, value);
-    }
-    return values;
-  }
-
- private:
-  torch::jit::Module module_;
-};
 
 }  // namespace
 
@@ -151,16 +129,14 @@ Returns:
 
 Raises:
     ValueError: a range is not finite or min > max.)");
+  qatx::bind_calibration_checks(m);
   qatx::bind_observer(m);
   qatx::bind_ptq(m);
+  qatx::bind_verify(m);
   m.def(
       "convert", torch::wrap_pybind_function(convert_archive), py::arg("archive"),
       py::arg("example_inputs"),
       "TorchScript archive of a traced model in, (archive of the converted one, report rows) out.");
-  py::class_<Recorder>(m, "Recorder", "A converted model that tells what it computes.")
-      .def(py::init<const std::string&>(), py::arg("archive"))
-      .def("run", torch::wrap_pybind_function_no_gil(&Recorder::run), py::arg("inputs"),
-           "(name of a fake quantizer, scale, value) for all in integers, in the order of making.");
   m.def(
       "isa", &qatx::isa,
       "The instruction set in use: reference, avx2, avx512, vnni or amx (capped by QATX_MAX_ISA).");

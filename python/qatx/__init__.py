@@ -30,7 +30,7 @@ if _minor(_torch.__version__) != _minor(_build_info.TORCH_VERSION):
     )
 
 from qatx import nn, ptq  # noqa: E402
-from qatx._C import QuantSpec  # noqa: E402
+from qatx._C import QuantSpec, Verification, VerificationRow  # noqa: E402
 from qatx._calibrate import CalibrationWarning, calibrate  # noqa: E402
 from qatx._calibration_report import CalibrationReport, CalibrationRow  # noqa: E402
 from qatx._convert import convert  # noqa: E402
@@ -38,7 +38,7 @@ from qatx._io import load, save  # noqa: E402
 from qatx._prepare import prepare  # noqa: E402
 from qatx._report import Report, ReportRow  # noqa: E402
 from qatx._training import freeze_batch_norm, parameter_groups  # noqa: E402
-from qatx._verify import Verification, VerificationRow, verify  # noqa: E402
+from qatx._verify import verify  # noqa: E402
 from qatx.qconfig import QConfig  # noqa: E402
 
 __version__: str = _build_info.VERSION

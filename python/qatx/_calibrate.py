@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
 
-from qatx._batches import ForwardFirst, batches_of, check_num_samples, shown
-from qatx._C import Observer, QuantSpec
-from qatx._calibration_data import DataCheck
-from qatx._calibration_ranges import ChannelCheck, MovingCheck
+from qatx._batches import ForwardFirst, batches_of, check_num_samples, shown, tensors_in
+from qatx._C import (
+    ChannelCheck,
+    DataCheck,
+    MovingCheck,
+    Observer,
+    QuantSpec,
+    few_samples_problems,
+)
 from qatx._calibration_report import CalibrationReport, CalibrationRow
 from qatx._modes import evaluating
 from qatx._ranges import RangeMethod, check_range_method
 from qatx._ranks import merge_over_ranks, sum_over_ranks
 from qatx.nn import FakeQuantize
-
-_FEW_SAMPLES = 100
 
 
 class CalibrationWarning(UserWarning):
@@ -128,7 +132,18 @@ class _Run:
         self._fake_quantizes = fake_quantizes
         self._data = DataCheck()
         self._moving = MovingCheck()
-        self._channels = ChannelCheck(fake_quantizes)
+        self._channels = ChannelCheck()
+        # Of the first batch only: a look at channels is a second read of each tensor.
+        self._hooks = [
+            module.register_forward_pre_hook(functools.partial(self._look_at_channels, name))
+            for name, module in fake_quantizes.items()
+            if module.role == "activation"
+        ]
+
+    def _look_at_channels(
+        self, name: str, _module: nn.Module, arguments: tuple[Tensor, ...]
+    ) -> None:
+        self._channels.add_activation(name, arguments[0])
 
     def feed(
         self,
@@ -142,32 +157,37 @@ class _Run:
         for batch in batches:
             empty = False
             forward(model, batch)
-            self._channels.end_batch()
-            self._data.add(batch)
-            self._moving.add(self._data.samples, self._fake_quantizes)
+            self.close()
+            first = next(tensors_in(batch), None)  # the others usually are labels
+            if first is not None:
+                self._data.add(first)
+            self._moving.add(self._data.samples, self._ranges())
             if num_samples is not None and self._data.samples >= num_samples:
                 break
         if empty:
             raise ValueError("qatx.calibrate: data is empty; give at least one batch")
 
+    def _ranges(self) -> list[tuple[str, Tensor, Tensor]]:
+        return [
+            (name, module.observer.min, module.observer.max)
+            for name, module in self._fake_quantizes.items()
+            if module.observer is not None
+        ]
+
     def close(self) -> None:
         """Takes the hooks away."""
-        self._channels.end_batch()
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
 
     def problems(self, rows: tuple[CalibrationRow, ...]) -> list[str]:
         """What to warn of."""
         self.total_samples = sum_over_ranks(self._data.samples)
-        found = []
-        if 0 < self.total_samples < _FEW_SAMPLES:
-            found.append(
-                f"{self.total_samples} samples are few: ranges may miss what comes later; use "
-                "1,000 to 5,000"
-            )
         for row in rows:
             if row.role == "weight":
-                self._channels.add_weight(row.name, row.choice)
+                self._channels.add_weight(row.name, row.choice.low, row.choice.high)
         return [
-            *found,
+            *few_samples_problems(self.total_samples),
             *self._data.problems(),
             *self._moving.problems(),
             *self._channels.problems(),

@@ -1,5 +1,6 @@
 """Training in C++ is training in Python, bit for bit: tests/cpp/parity/train.cpp does the same."""
 
+import dataclasses
 import subprocess
 import warnings
 import zipfile
@@ -9,7 +10,16 @@ import pytest
 import qatx
 import torch
 import torch.nn.functional as F
-from qatx.nn import Add, Conv1d, Conv2d, ConvBn2d, ConvTranspose2d, FakeQuantize, Linear
+from qatx.nn import (
+    Add,
+    Conv1d,
+    Conv2d,
+    ConvBn2d,
+    ConvTranspose2d,
+    FakeQuantize,
+    Linear,
+    ScaledDotProductAttention,
+)
 from qatx.nn._make import activation_fake_quantize
 from torch import Tensor, nn
 
@@ -50,12 +60,18 @@ class Net(nn.Module):
         self.add = Add(qconfig=qconfig, relu=True)
         self.up = ConvTranspose2d(8, 4, 2, stride=2, qconfig=qconfig, relu="relu6")
         self.line = Conv1d(4, 4, 3, stride=4, qconfig=qconfig)
+        symmetric = dataclasses.replace(qconfig, activation=qatx.QuantSpec())
+        self.memory = Linear(16, 16, qconfig=symmetric)
+        self.attention = ScaledDotProductAttention(qconfig=qconfig)
+        self.attended = QuantStub(qconfig)
         self.head = Linear(256, 5, qconfig=qconfig, quantize_output=False)
 
     def forward(self, x0: Tensor) -> Tensor:
         y = self.stem(self.stub(x0))
         y = self.add(y, self.body(y))
-        y = self.line(self.up(y).flatten(2))
+        y = self.line(self.up(y).flatten(2)).reshape(-1, 16, 16)
+        keys = self.memory(y)
+        y = self.attended(self.attention(y, keys, keys))
         scores: Tensor = self.head(y.flatten(1))
         return scores
 

@@ -7,5 +7,7 @@ namespace qatx {
 
 // 1234567 as 1,234,567.
 std::string with_commas(int64_t value);
+// The same, rounded.
+std::string with_commas(double value);
 
 }  // namespace qatx

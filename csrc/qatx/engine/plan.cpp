@@ -5,6 +5,7 @@
 #include <c10/util/accumulate.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "qatx/engine/operators/layout.h"
 #include "qatx/engine/recording.h"
@@ -67,6 +68,7 @@ Plan::Plan(const Graph& graph, std::span<const std::unique_ptr<Operator>> operat
         }));
   }
   std::vector<Interval> intervals;
+  std::vector<std::pair<size_t, int64_t>> placed;  // values and their bytes
   std::vector<int64_t> interval_of(graph.values.size(), -1);
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
     const Node& node = graph.nodes[n];
@@ -86,12 +88,14 @@ Plan::Plan(const Graph& graph, std::span<const std::unique_ptr<Operator>> operat
     if (std::find(graph.outputs.begin(), graph.outputs.end(), node.output) != graph.outputs.end()) {
       continue;
     }
-    const int64_t bytes = numel * (graph.values[out].quantized() ? 1 : 4) + kernels::kOverRead;
+    placed.emplace_back(out, numel * (graph.values[out].quantized() ? 1 : 4));
+    const int64_t bytes = placed.back().second + kernels::kOverRead;
     interval_of[out] = static_cast<int64_t>(intervals.size());
     intervals.push_back({node.output, (bytes + kAlignment - 1) / kAlignment * kAlignment,
                          static_cast<int64_t>(n), static_cast<int64_t>(n)});
   }
   arena_bytes_ = place(std::move(intervals), offsets_);
+  for (const auto& [value, bytes] : placed) ends_.push_back(offsets_[value] + bytes);
 }
 
 at::Tensor Plan::take_arena() const {
@@ -103,7 +107,11 @@ at::Tensor Plan::take_arena() const {
       return arena;
     }
   }
-  return at::empty({arena_bytes_}, at::kByte);
+  at::Tensor arena = at::empty({arena_bytes_}, at::kByte);
+  // Nothing comes of what kernels read behind a value, but it is memory that was never written.
+  auto* base = arena.mutable_data_ptr<uint8_t>();
+  for (const int64_t end : ends_) std::memset(base + end, 0, kernels::kOverRead);
+  return arena;
 }
 
 void Plan::give_back(at::Tensor arena) const {

@@ -33,6 +33,7 @@ class Plan {
   std::vector<Shape> shapes_;  // by value
   std::vector<std::unique_ptr<Step>> steps_;
   std::vector<int64_t> offsets_;  // by value: where it lies in the arena
+  std::vector<int64_t> ends_;     // of the values in the arena
   int64_t arena_bytes_ = 0;
   std::vector<bool> takes_any_layout_;  // by input: only "quantize" reads it
   bool empty_ = false;                  // some value has no elements: there is nothing to compute

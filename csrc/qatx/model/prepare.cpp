@@ -9,8 +9,11 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "qatx/model/fake_quantizes.h"
+#include "qatx/model/qconfigs.h"
 #include "qatx/model/swap.h"
 #include "qatx/model/trace.h"
+#include "qatx/nn/attention.h"
 #include "qatx/nn/combine.h"
 #include "qatx/nn/conv.h"
 #include "qatx/nn/conv_bn.h"
@@ -24,7 +27,8 @@ namespace jit = torch::jit;
 
 // One call of a layer of qatx::nn, in the traced graph.
 struct Call {
-  nn::QuantizedLayer* layer;
+  nn::QuantizedLayer* layer;                     // or nullptr,
+  nn::ScaledDotProductAttentionImpl* attention;  // where it is this
   std::string path;
   std::vector<jit::Value*> inputs;
   jit::Value* output = nullptr;
@@ -38,9 +42,13 @@ class Calls : public detail::Tracing {
   void enter(const torch::nn::Module& module, at::TensorList inputs) override {
     Tracing::enter(module, inputs);
     // LibTorch's as() gives torch::nn::Module's only.
-    auto* layer = dynamic_cast<nn::QuantizedLayer*>(const_cast<torch::nn::Module*>(&module));
-    if (!layer) return;
-    Call call{layer, paths_.at(&module), {}};
+    auto& mutable_module = const_cast<torch::nn::Module&>(module);
+    Call call{dynamic_cast<nn::QuantizedLayer*>(&mutable_module),
+              dynamic_cast<nn::ScaledDotProductAttentionImpl*>(&mutable_module),
+              {},
+              {}};
+    if (!call.layer && !call.attention) return;
+    call.path = paths_.at(&module);
     for (const at::Tensor& input : inputs) {
       call.inputs.push_back(jit::tracer::getValueTrace(input));
     }
@@ -49,7 +57,10 @@ class Calls : public detail::Tracing {
 
   void leave(const torch::nn::Module& module, const at::Tensor& output) override {
     Tracing::leave(module, output);
-    if (!dynamic_cast<const nn::QuantizedLayer*>(&module)) return;
+    if (!dynamic_cast<const nn::QuantizedLayer*>(&module) &&
+        !dynamic_cast<const nn::ScaledDotProductAttentionImpl*>(&module)) {
+      return;
+    }
     open_.back().output = jit::tracer::getValueTrace(output);
     calls_.push_back(std::move(open_.back()));
     open_.pop_back();
@@ -105,6 +116,7 @@ bool keeps_values(const jit::Node* node) {
                                                           "squeeze",
                                                           "t",
                                                           "transpose",
+                                                          "unbind",
                                                           "unflatten",
                                                           "unsqueeze",
                                                           "upsample_nearest2d",
@@ -137,46 +149,37 @@ bool has_integer_form(const jit::Node* node) {
   return kinds.contains(kind_of(node));
 }
 
+// How an output is quantized.
+struct OutputWish {
+  std::optional<QConfig> qconfig;  // of the finest layer that reads it
+  bool symmetric = false;          // a product reads it in the place of its weight
+};
+
 // Decides which layers quantize their outputs.
 class Quantization {
  public:
   // keep_float: what lies there reads no integers.
-  Quantization(const std::vector<Call>& calls, const std::vector<std::string>& keep_float)
-      : calls_(calls), keep_float_(keep_float) {
+  Quantization(const std::vector<Call>& calls, QConfigs& qconfigs,
+               const std::vector<std::string>& keep_float)
+      : qconfigs_(qconfigs), keep_float_(keep_float) {
     // The last that returned a value: a QuantStub passes it through.
-    for (const Call& call : calls) makers_[call.output] = &call;
+    for (const Call& call : calls) {
+      if (call.layer) makers_[call.output] = &call;
+    }
+    // From the end: what a product or a pooling reads is quantized where its own result is.
+    for (auto call = calls.rbegin(); call != calls.rend(); ++call) {
+      if (!stays_float(call->path)) find_read_by(*call);
+    }
   }
 
-  std::unordered_set<nn::QuantizedLayer*> find() {
-    // From the end: what a product or a pooling reads is quantized where its own result is.
-    for (auto call = calls_.rbegin(); call != calls_.rend(); ++call) {
-      if (stays_float(call->path)) continue;
-      const bool takes_indices = dynamic_cast<nn::EmbeddingImpl*>(call->layer) != nullptr;
-      if (dynamic_cast<nn::WeightedLayer*>(call->layer) && !takes_indices) {
-        read(*call, call->inputs[0]);
-      }
-      if (dynamic_cast<nn::AddImpl*>(call->layer)) {
-        const jit::Value* fused = fused_operand(*call);
-        for (jit::Value* input : call->inputs) {
-          if (input != fused) read(*call, input);
-        }
-      }
-      if (!found_.contains(call->layer)) continue;
-      if (dynamic_cast<nn::MulImpl*>(call->layer)) {
-        for (jit::Value* input : call->inputs) read(*call, input);
-      }
-      if (dynamic_cast<nn::QuantStubImpl*>(call->layer)) {
-        jit::Node* node = origin(call->inputs[0])->node();
-        while (has_integer_form(node)) {
-          if (const Call* maker = maker_of(node->input(0))) {
-            found_.insert(maker->layer);
-            break;
-          }
-          node = origin(node->input(0))->node();
-        }
-      }
+  void apply() const {
+    for (auto& [layer, wish] : found_) {
+      QConfig qconfig = wish.qconfig.value_or(qconfigs_.for_all());
+      layer->quantize_output(wish.symmetric ? symmetric(std::move(qconfig)) : std::move(qconfig));
     }
-    return found_;
+    for (nn::ScaledDotProductAttentionImpl* attention : attentions_) {
+      attention->quantize_probabilities(qconfigs_.for_all());
+    }
   }
 
  private:
@@ -184,6 +187,49 @@ class Quantization {
     return std::any_of(keep_float_.begin(), keep_float_.end(), [&](const std::string& kept) {
       return path == kept || path.starts_with(kept + ".");
     });
+  }
+
+  static QConfig symmetric(QConfig qconfig) {
+    if (qconfig.activation_quantizer() == ActivationQuantizer::kPact) {
+      qconfig.activation_quantizer(ActivationQuantizer::kLsq);  // PACT is for what is not negative
+    }
+    return qconfig.activation(QuantSpec(qconfig.activation().bits(), true, true));
+  }
+
+  void find_read_by(const Call& call) {
+    if (call.attention) {
+      attentions_.insert(call.attention);
+      read(call, call.inputs[0], {});
+      for (size_t i = 1; i < call.inputs.size(); ++i) {
+        read(call, call.inputs[i], {std::nullopt, /*symmetric=*/true});
+      }
+      return;
+    }
+    if (dynamic_cast<nn::WeightedLayer*>(call.layer)) {
+      const QConfig& qconfig = qconfigs_.of(call.path);
+      const bool takes_indices = dynamic_cast<nn::EmbeddingImpl*>(call.layer) != nullptr;
+      if (!takes_indices) read(call, call.inputs[0], {qconfig});
+    }
+    if (dynamic_cast<nn::AddImpl*>(call.layer)) {
+      const jit::Value* fused = fused_operand(call);
+      for (jit::Value* input : call.inputs) {
+        if (input != fused) read(call, input, {});
+      }
+    }
+    if (!found_.contains(call.layer)) return;
+    if (dynamic_cast<nn::MulImpl*>(call.layer)) {
+      for (jit::Value* input : call.inputs) read(call, input, {});
+    }
+    if (dynamic_cast<nn::QuantStubImpl*>(call.layer)) {
+      jit::Node* node = origin(call.inputs[0])->node();
+      while (has_integer_form(node)) {
+        if (const Call* maker = maker_of(node->input(0))) {
+          found_.try_emplace(maker->layer);
+          break;
+        }
+        node = origin(node->input(0))->node();
+      }
+    }
   }
 
   static jit::Value* origin(jit::Value* value) {
@@ -199,9 +245,13 @@ class Quantization {
     }
   }
 
-  void read(const Call& reader, jit::Value* value) {
+  void read(const Call& reader, jit::Value* value, const OutputWish& wish) {
     if (const Call* maker = maker_of(value)) {
-      found_.insert(maker->layer);
+      OutputWish& all = found_[maker->layer];
+      const bool finer = wish.qconfig && (!all.qconfig || wish.qconfig->activation().bits() >=
+                                                              all.qconfig->activation().bits());
+      if (finer) all.qconfig = wish.qconfig;
+      all.symmetric |= wish.symmetric;
       return;
     }
     const jit::Node* node = origin(value)->node();
@@ -238,54 +288,62 @@ class Quantization {
     return adds && call.layer->settings.relu == nn::Relu::kNone;
   }
 
-  const std::vector<Call>& calls_;
+  QConfigs& qconfigs_;
   const std::vector<std::string>& keep_float_;
   std::unordered_map<const jit::Value*, const Call*> makers_;
-  std::unordered_set<nn::QuantizedLayer*> found_;
+  std::unordered_map<nn::QuantizedLayer*, OutputWish> found_;
+  std::unordered_set<nn::ScaledDotProductAttentionImpl*> attentions_;
 };
 
+// Layers of qatx::nn have weights that are not quantized yet; anything more was prepared.
 void check_float(torch::nn::Module& model) {
   for (const auto& item : model.named_modules("", /*include_self=*/false)) {
-    TORCH_CHECK_VALUE(!item.value()->as<nn::FakeQuantizeImpl>(),
-                      "qatx.prepare: the model is prepared already: ", item.key(),
+    const auto* f = item.value()->as<nn::FakeQuantizeImpl>();
+    const bool is_float =
+        !f || (f->options.role() == nn::Role::kWeight && f->state() == nn::State::kUncalibrated);
+    TORCH_CHECK_VALUE(is_float, "qatx.prepare: the model is prepared already: ", item.key(),
                       " is a fake quantizer");
   }
 }
 
-// Lets the model run in float: weights are only looked at.
-void pass_weights_through(const std::vector<std::shared_ptr<torch::nn::Module>>& modules, bool on) {
-  for (const auto& module : modules) {
-    if (auto* f = module->as<nn::FakeQuantizeImpl>()) {
-      if (on) {
-        f->begin_calibration();
-      } else {
-        f->reset_parameters();
-      }
-    }
+// Lets a model run in float while it lives: weights are only looked at.
+class InFloat {
+ public:
+  explicit InFloat(torch::nn::Module& model) : fake_quantizes_(fake_quantizes_of(model)) {
+    for (const auto& [path, f] : fake_quantizes_) f->begin_calibration();
   }
-}
+  ~InFloat() {
+    for (const auto& [path, f] : fake_quantizes_) f->reset_parameters();
+  }
+  InFloat(const InFloat&) = delete;
+  InFloat& operator=(const InFloat&) = delete;
+
+ private:
+  decltype(fake_quantizes_of(std::declval<torch::nn::Module&>())) fake_quantizes_;
+};
 
 }  // namespace
 
 void prepare(const Model& model, const std::vector<at::Tensor>& example_inputs,
              const QConfig& qconfig, const PrepareOptions& options) {
-  qconfig.check();
+  QConfigs qconfigs(qconfig, options.overrides());
   torch::nn::Module& module = model.module();
   check_float(module);
-  LayerSwap swap(module, qconfig, options.keep_float());
+  LayerSwap swap(module, qconfigs, options.keep_float());
   const ModulePaths paths = paths_of(module);
-  const auto modules = module.modules(/*include_self=*/false);
-  pass_weights_through(modules, true);
   std::vector<Call> calls;
   // The graph has to live as long as the calls' values.
-  const jit::Module traced =
-      detail::trace(model, example_inputs, [&] { return std::make_unique<Calls>(paths, calls); });
-  pass_weights_through(modules, false);
+  const jit::Module traced = [&] {
+    const InFloat in_float(module);
+    return detail::trace(model, example_inputs,
+                         [&] { return std::make_unique<Calls>(paths, calls); });
+  }();
   TORCH_CHECK_VALUE(!calls.empty(),
                     "qatx.prepare: the model has nothing to quantize: no convolution, linear layer "
                     "or addition in a torch::nn::Sequential or of qatx::nn");
-  const auto found = Quantization(calls, options.keep_float()).find();
-  for (nn::QuantizedLayer* layer : found) layer->quantize_output(qconfig);
+  const Quantization quantization(calls, qconfigs, options.keep_float());
+  qconfigs.check_all_used();
+  quantization.apply();
   swap.keep();
 }
 

@@ -2,6 +2,7 @@
 
 #include <torch/arg.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -10,7 +11,15 @@
 
 namespace qatx {
 
+// Other ways for single layers, by their paths or those of modules around them.
+using QConfigOverrides = std::map<std::string, QConfig>;
+
 struct PrepareOptions {
+  // The longest path that leads to a convolution, linear layer or embedding counts. A layer's
+  // QConfig says how its weight and the values that it reads are quantized; a value that several
+  // read is quantized for the one with the most bits. The weight of a layer that was written as one
+  // of qatx::nn stays as it was made.
+  TORCH_ARG(QConfigOverrides, overrides) = {};
   // Paths of layers, or of modules around them, that stay in float.
   TORCH_ARG(std::vector<std::string>, keep_float) = {};
 };
@@ -31,17 +40,19 @@ struct PrepareOptions {
 // qatx::nn: an addition is written as qatx::nn::Add, a product as Mul, a concatenation as Cat, and
 // what comes from the outside, from an average pooling or from an activation function goes through
 // a QuantStub, all made with quantize_output(false), with which they are plain float operators
-// until they are prepared. One operand of an Add that is the output of a convolution or linear
-// layer and is used nowhere else stays in float, because the addition is then done inside that
-// layer. The model's outputs are not quantized.
+// until they are prepared. Attention is written as qatx::nn::ScaledDotProductAttention, made with
+// quantize_probabilities(false); its key and value are quantized symmetrically, because they take
+// the place of weights. One operand of an Add that is the output of a convolution or linear layer
+// and is used nowhere else stays in float, because the addition is then done inside that layer. The
+// model's outputs are not quantized.
 //
 // - model: float32, not prepared. Optimizers have to be made after this.
 // - example_inputs: forward's arguments; it runs once with them, to see which layers read what.
 // - qconfig: how to quantize.
 //
 // Call qatx::calibrate next. Throws c10::Error (ValueError) for what is said above, where the model
-// is prepared already or has nothing to quantize, or where qconfig is none; the model is then as it
-// was before.
+// is prepared already or has nothing to quantize, where a QConfig is none, or where no layer is at
+// a path of the options; the model is then as it was before.
 C10_EXPORT void prepare(const Model& model, const std::vector<at::Tensor>& example_inputs,
                         const QConfig& qconfig = {}, const PrepareOptions& options = {});
 

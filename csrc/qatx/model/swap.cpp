@@ -85,8 +85,8 @@ std::string join(const std::string& path, const std::string& name) {
 
 }  // namespace
 
-LayerSwap::LayerSwap(Module& model, const QConfig& qconfig, std::vector<std::string> keep_float)
-    : qconfig_(qconfig), keep_float_(std::move(keep_float)), found_(keep_float_.size()) {
+LayerSwap::LayerSwap(Module& model, QConfigs& qconfigs, std::vector<std::string> keep_float)
+    : qconfigs_(qconfigs), keep_float_(std::move(keep_float)), found_(keep_float_.size()) {
   try {
     TORCH_CHECK_VALUE(!twin_of(model),
                       "qatx.prepare: the model is a single torch::nn::", twin_of(model),
@@ -172,7 +172,7 @@ void LayerSwap::swap_in_sequential(Module& module, const std::string& path) {
         bn = std::dynamic_pointer_cast<torch::nn::BatchNorm2dImpl>(children[end++].value());
       }
     }
-    nn::LayerSettings settings{.qconfig = qconfig_, .quantize_output = false};
+    nn::LayerSettings settings{.qconfig = qconfigs_.of(child_path), .quantize_output = false};
     const bool takes_relu = !exactly<torch::nn::EmbeddingImpl>(layer);
     if (Module* relu = next(); relu && takes_relu) settings.relu = relu_of(*relu);
     if (settings.relu != nn::Relu::kNone) ++end;

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "qatx/nn/qconfig.h"
+#include "qatx/model/qconfigs.h"
 
 namespace qatx {
 
@@ -16,7 +16,7 @@ class LayerSwap {
  public:
   // Paths in `keep_float` are left alone, with all below them. Throws c10::Error (ValueError) where
   // a layer cannot be swapped.
-  LayerSwap(torch::nn::Module& model, const QConfig& qconfig, std::vector<std::string> keep_float);
+  LayerSwap(torch::nn::Module& model, QConfigs& qconfigs, std::vector<std::string> keep_float);
   ~LayerSwap();
   LayerSwap(const LayerSwap&) = delete;
   LayerSwap& operator=(const LayerSwap&) = delete;
@@ -28,7 +28,7 @@ class LayerSwap {
   void swap_in_sequential(torch::nn::Module& module, const std::string& path);
   bool stays_float(const std::string& path);
 
-  const QConfig& qconfig_;
+  QConfigs& qconfigs_;
   std::vector<std::string> keep_float_;
   std::vector<bool> found_;  // which of keep_float_ there are
   std::vector<std::function<void()>> undo_;

@@ -4,6 +4,7 @@
 #include <c10/macros/Export.h>
 #include <torch/nn/module.h>
 
+#include <optional>
 #include <ostream>
 #include <utility>
 
@@ -22,6 +23,8 @@ struct LayerSettings {
   QConfig qconfig = {};
   Relu relu = Relu::kNone;
   bool quantize_output = true;
+  // How to quantize the output, where not as `qconfig` says: what reads it decides.
+  std::optional<QConfig> output_qconfig = std::nullopt;
 };
 
 // The setters for it, which return the options of the layer. Each function without an argument

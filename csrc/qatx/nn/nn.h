@@ -4,6 +4,7 @@
 // arithmetic of their own; parameters and buffers are named as in Python, and the same seed makes
 // the same ones.
 
+#include "qatx/nn/attention.h"
 #include "qatx/nn/combine.h"
 #include "qatx/nn/conv.h"
 #include "qatx/nn/conv_bn.h"

@@ -50,27 +50,35 @@ void DataCheck::add(const at::Tensor& batch) {
   if (x.dim() == 4 && x.is_floating_point()) correlate(x.to(at::kFloat));
 }
 
-void DataCheck::correlate(at::Tensor x) {
+void DataCheck::correlate(const at::Tensor& images) {
   const at::NoGradGuard no_grad;
-  x = at::nan_to_num(x - x.mean({0, 2, 3}, /*keepdim=*/true), 0.0, 0.0, 0.0);
+  const at::Tensor x =
+      at::nan_to_num(images - images.mean({0, 2, 3}, /*keepdim=*/true), 0.0, 0.0, 0.0);
   int64_t fewest = std::numeric_limits<int64_t>::max();
-  for (const int64_t dim : {3, 2}) {
+  for (size_t i = 0; i < 2; ++i) {
+    const int64_t dim = i == 0 ? 3 : 2;
     const int64_t size = std::max<int64_t>(x.size(dim) - 1, 0);
     const at::Tensor a = x.narrow(dim, 0, size);
     const at::Tensor b = x.narrow(dim, x.size(dim) - size, size);
-    const size_t i = dim == 3 ? 0 : 1;
-    products_[i] += (a * b).sum().item<double>();
-    squares_[i] += (a.square() + b.square()).sum().item<double>() / 2.0;
+    // Image by image, so that one with a glitch does not speak for all.
+    const auto sums = [](const at::Tensor& t) { return t.sum({1, 2, 3}).to(at::kDouble); };
+    const at::Tensor squares = sums(a.square() + b.square()) / 2.0;
+    const at::Tensor varied = squares > 0.0;
+    const at::Tensor correlations =
+        sums(a * b).masked_select(varied) / squares.masked_select(varied);
+    correlations_[i] += correlations.sum().item<double>();
+    images_[i] += correlations.numel();
     fewest = std::min(fewest, a.numel());
   }
   pairs_ += fewest;
 }
 
 double DataCheck::correlation() const {
-  if (pairs_ < kEnoughPairs || squares_[0] <= 0.0 || squares_[1] <= 0.0) {
+  if (pairs_ < kEnoughPairs || images_[0] == 0 || images_[1] == 0) {
     return std::numeric_limits<double>::quiet_NaN();
   }
-  return std::max(products_[0] / squares_[0], products_[1] / squares_[1]);
+  return std::max(correlations_[0] / static_cast<double>(images_[0]),
+                  correlations_[1] / static_cast<double>(images_[1]));
 }
 
 std::vector<std::string> DataCheck::problems() const {
@@ -167,7 +175,7 @@ std::vector<std::string> ChannelCheck::problems() const {
   return {
       fmt::format("channels stand out in {} tensors: the range of channel {} of {} is {} times "
                   "the median of its neighbours",
-                  found, channel, *worst, with_commas(static_cast<int64_t>(std::nearbyint(most))))};
+                  found, channel, *worst, with_commas(most))};
 }
 
 std::vector<std::string> few_samples_problems(int64_t samples) {

@@ -5,21 +5,20 @@
 
 #include <array>
 #include <cstdint>
-#include <map>
 #include <string>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
-// What qatx::calibrate warns of. Each check is fed while data run, and then says what is wrong, for
-// the user, with figures.
+// What qatx::calibrate warns of, in C++ and in Python. Each check is fed while data run, and then
+// says what is wrong, for the user, with figures.
 
 namespace qatx {
 
 // Counts samples, and notices noise and duplicates among them. The first dimension counts samples.
 //
-// - Noise: the correlation of each pixel with its neighbour to the right and below, over all
-//   floating-point images [N, C, H, W], each channel less its mean over the batch. It is about
+// - Noise: the correlation of each pixel with its neighbour to the right and below, the mean over
+//   all floating-point images [N, C, H, W], each channel less its mean over the batch. It is about
 //   1 / sqrt(pairs) for independent values; photographs have 0.8 and more.
 // - Duplicates: samples whose bytes have the 64-bit hash of an earlier sample.
 class C10_EXPORT DataCheck {
@@ -32,13 +31,13 @@ class C10_EXPORT DataCheck {
   std::vector<std::string> problems() const;
 
  private:
-  void correlate(at::Tensor x);
+  void correlate(const at::Tensor& images);
 
   int64_t samples_ = 0;
   std::unordered_set<size_t> hashes_;
   int64_t pairs_ = 0;
-  std::array<double, 2> products_{};  // right, below
-  std::array<double, 2> squares_{};
+  std::array<int64_t, 2> images_{};  // right, below
+  std::array<double, 2> correlations_{};
 };
 
 // Notices a tensor whose range still grows in the last quarter of the samples.
@@ -58,9 +57,10 @@ class C10_EXPORT MovingCheck {
   std::vector<std::pair<int64_t, std::vector<Range>>> history_;
 };
 
-// Notices a channel whose values are far larger than those of its neighbours. Channels of an
-// activation are dimension 1 of tensors with two or four dimensions and the last of those with
-// three; of a weight they are what has scales of its own.
+// Notices a channel whose values are far larger than those of its neighbours. One batch is enough:
+// channels that stand out do so for all data. Channels of an activation are dimension 1 of tensors
+// with two or four dimensions and the last of those with three; of a weight they are what has
+// scales of its own.
 class C10_EXPORT ChannelCheck {
  public:
   void add_activation(const std::string& name, const at::Tensor& x);

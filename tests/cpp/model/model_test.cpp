@@ -6,6 +6,7 @@
 #include <torch/serialize.h>
 
 #include <sstream>
+#include <thread>
 
 #include "../tensor_testing.h"
 #include "network.h"
@@ -175,6 +176,68 @@ TEST_F(PrepareTest, SaysWhatToWriteWhereItCannotSwap) {
                prepare(net, {images(2)}, QConfig().weight(QuantSpec(8, true, true, 1))));
 }
 
+TEST_F(PrepareTest, OverridesReachLayersAndWhatTheyRead) {
+  const auto bits = [](int64_t weight, int64_t activation) {
+    return QConfig()
+        .weight(QuantSpec(weight, true, true, 0))
+        .activation(QuantSpec(activation, false, false));
+  };
+  Network net = network();
+  const auto options = PrepareOptions().overrides(
+      {{"blocks.0", bits(4, 4)}, {"blocks.0.shortcut.0", bits(2, 6)}, {"head", bits(3, 5)}});
+  prepare(net, {images(2)}, {}, options);
+  const auto found = [&](const std::string& path) {
+    return net->named_modules()[path]->as<nn::FakeQuantizeImpl>()->options.spec().bits();
+  };
+  EXPECT_EQ(found("stem.0.weight_fake_quantize"), 8);
+  EXPECT_EQ(found("blocks.0.body.0.weight_fake_quantize"), 4);
+  EXPECT_EQ(found("blocks.0.shortcut.0.weight_fake_quantize"), 2);
+  EXPECT_EQ(found("head.2.weight_fake_quantize"), 3);
+  // What two layers read is quantized for the one with the most bits.
+  EXPECT_EQ(found("stem.0.output_fake_quantize"), 6);
+  EXPECT_EQ(found("blocks.0.body.0.output_fake_quantize"), 4);
+  EXPECT_EQ(found("pooled.output_fake_quantize"), 5);
+  EXPECT_EQ(found("blocks.0.add.output_fake_quantize"), 8);
+  // A copy is made anew, with the same.
+  const auto copy = std::dynamic_pointer_cast<nn::ConvBn2dImpl>(
+      net->blocks->at<testing::BlockImpl>(0).body[0]->clone());
+  EXPECT_EQ(copy->weight_fake_quantize->options.spec().bits(), 4);
+  EXPECT_EQ(copy->output_fake_quantize->options.spec().bits(), 4);
+
+  Network other = network();
+  std::ostringstream before;
+  before << other;
+  EXPECT_ERROR(c10::ValueError, "overrides has no convolution or linear layer at ['tail', 'x.y']",
+               prepare(other, {images(2)}, {},
+                       PrepareOptions().overrides({{"tail", {}}, {"x.y", {}}, {"head", {}}})));
+  EXPECT_ERROR(c10::ValueError, "QConfig: weight.axis must be 0 or none, got 1",
+               prepare(other, {images(2)}, {},
+                       PrepareOptions().overrides(
+                           {{"head", QConfig().weight(QuantSpec(8, true, true, 1))}})));
+  std::ostringstream after;
+  after << other;
+  EXPECT_EQ(after.str(), before.str());
+}
+
+// As SaysWhatToWriteWhereItCannotSwap's error says.
+struct Written : torch::nn::Module {
+  Written() : fc(nn::LinearOptions(192, 5).quantize_output(false)) {
+    register_module("stub", stub);
+    register_module("fc", fc);
+  }
+  at::Tensor forward(const at::Tensor& x) { return fc->forward(stub->forward(x).flatten(1)); }
+  nn::QuantStub stub{nn::QuantStubOptions().quantize_output(false)};
+  nn::Linear fc;
+};
+
+TEST_F(PrepareTest, TakesMembersThatAreWrittenAsItsLayers) {
+  const auto net = std::make_shared<Written>();
+  prepare(net, {images(2)});
+  EXPECT_EQ(quantized_values(*net), (std::vector<std::string>{"stub.output_fake_quantize"}));
+  calibrate(net, images(3));
+  EXPECT_EQ(integer_share_of_macs(convert(net, {images(2)}).report), 1.0);
+}
+
 TEST_F(PrepareTest, SeesThroughWhatKeepsValues) {
   auto net = std::make_shared<Middle>(
       [](const at::Tensor& x) { return at::max_pool2d(x, 1).permute({0, 2, 3, 1}).contiguous(); },
@@ -279,6 +342,35 @@ TEST_F(ConvertModelTest, GivesAllIntegersThatVerifyAndReload) {
                         module.forward({x.slice(0, 0, 3)}).toTensor()));
 }
 
+TEST_F(ConvertModelTest, OneLoadedModuleInManyThreadsWhileAnotherCalibrates) {
+  constexpr int64_t kMost = 40;  // sizes of batches: more than plans are kept
+  std::stringstream file;
+  convert(calibrated(), {images(7)}).module.save(file);
+  torch::jit::Module loaded = torch::jit::load(file);
+  const at::Tensor x = images(13, kMost);
+  const at::Tensor expected = loaded.forward({x}).toTensor();
+  Network another = network();
+  prepare(another, {x});
+  std::vector<std::string> failures(3);
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < failures.size(); ++t) {
+    threads.emplace_back([&, t] {
+      const at::NoGradGuard no_grad;
+      for (int64_t i = 0; i < kMost; ++i) {
+        const int64_t n = (7 * i + 13 * static_cast<int64_t>(t)) % kMost + 1;
+        const at::Tensor y = loaded.forward({x.narrow(0, 0, n)}).toTensor();
+        const auto same = same_bits(y, expected.narrow(0, 0, n));
+        if (!same) failures[t] = same.message();
+      }
+    });
+  }
+  calibrate(another, images(3));
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(failures, std::vector<std::string>(3));
+  EXPECT_TRUE(same_bits(another->stub->output_fake_quantize->scale.detach(),
+                        calibrated()->stub->output_fake_quantize->scale.detach()));
+}
+
 // Two branches put together, gated by a function of themselves.
 struct Branches : torch::nn::Module {
   Branches()
@@ -334,6 +426,58 @@ TEST_F(ConvertModelTest, EmbeddingsRunInIntegers) {
   EXPECT_TRUE(verify(model, converted, words).ok());
 }
 
+// A layer of a transformer that gets its query, key and value from one product, with a mask.
+struct Transformer : torch::nn::Module {
+  Transformer() {
+    register_module("stub", stub);
+    register_module("qkv", qkv);
+    register_module("attention", attention);
+    register_module("attended", attended);
+    register_module("project", project);
+  }
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& mask) {
+    const at::Tensor y = qkv->forward(stub->forward(x)).unflatten(2, {3, 2, 4});
+    const auto parts = y.permute({2, 0, 3, 1, 4}).unbind(0);
+    const at::Tensor z = attention->forward(parts[0], parts[1], parts[2], mask);
+    return project->forward(attended->forward(z).transpose(1, 2).flatten(2));
+  }
+  nn::QuantStub stub{nn::QuantStubOptions().quantize_output(false)};
+  torch::nn::Sequential qkv{torch::nn::Linear(6, 24)};
+  nn::ScaledDotProductAttention attention{
+      nn::ScaledDotProductAttentionOptions().quantize_probabilities(false)};
+  nn::QuantStub attended{nn::QuantStubOptions().quantize_output(false)};
+  torch::nn::Sequential project{torch::nn::Linear(8, 3)};
+};
+
+TEST_F(ConvertModelTest, AttentionRunsInIntegers) {
+  torch::manual_seed(5);
+  const auto net = std::make_shared<Transformer>();
+  Random random(12);
+  const at::Tensor x = random_floats(random, {8, 7, 6}, -1.0f, 1.0f);
+  const at::Tensor mask = at::where(at::ones({7, 7}).tril().eq(1), 0.0, -10000.0).to(at::kFloat);
+  prepare(net, {x, mask});
+  EXPECT_EQ(quantized_values(*net),
+            (std::vector<std::string>{"stub.output_fake_quantize", "qkv.0.output_fake_quantize",
+                                      "attention.probability_fake_quantize",
+                                      "attended.output_fake_quantize"}));
+  // The key and value take the place of weights.
+  EXPECT_TRUE(net->qkv->ptr<nn::LinearImpl>(0)->output_fake_quantize->options.spec().symmetric());
+  EXPECT_FALSE(net->stub->output_fake_quantize->options.spec().symmetric());
+  const Model with_mask(net, [&](const std::vector<at::Tensor>& inputs) -> c10::IValue {
+    return net->forward(inputs[0], mask);
+  });
+  calibrate(with_mask, x);
+  const auto [converted, report] = convert(net, {x, mask});
+  for (const NodeReport& node : report.nodes) {
+    EXPECT_TRUE(node.integer) << node.kind << " " << node.reason;
+  }
+  torch::jit::Module module = converted;
+  net->eval();
+  const at::NoGradGuard no_grad;
+  EXPECT_TRUE(
+      at::allclose(module.forward({x, mask}).toTensor(), net->forward(x, mask), 0.02, 0.02));
+}
+
 TEST_F(ConvertModelTest, VerifyFindsAnotherModel) {
   Network net = calibrated();
   const auto converted = convert(net, {images(7)}).module;
@@ -343,6 +487,15 @@ TEST_F(ConvertModelTest, VerifyFindsAnotherModel) {
   }
   const Verification verification = verify(net, converted, images(8));
   EXPECT_FALSE(verification.ok());
+  for (const size_t width : {60, 72}) {
+    std::istringstream table(verification.table(width));
+    std::string whole;  // names are folded, not cut
+    for (std::string line; std::getline(table, line) && !line.starts_with("Outputs:");) {
+      EXPECT_LE(line.size(), width) << line;
+      whole += line.substr(0, line.find(' '));
+    }
+    EXPECT_NE(whole.find("blocks.1.body.3.output_fake_quantize"), std::string::npos) << whole;
+  }
   EXPECT_NE(verification.verdict().find("Different: first at stem.0.output_fake_quantize"),
             std::string::npos)
       << verification.verdict();

@@ -1,6 +1,7 @@
 // The modules: what they compute, by LibTorch's own modules and qatx's operators; states; copies;
 // files. That they are the twins of Python's is tested from Python (test_cpp_parity.py).
 
+#include <ATen/ops/scaled_dot_product_attention.h>
 #include <torch/nn/functional/activation.h>
 #include <torch/nn/modules/container/sequential.h>
 #include <torch/nn/modules/linear.h>
@@ -353,6 +354,46 @@ TEST(SequentialTest, PrintsOptionsAndStates) {
         "state=uncalibrated", "qatx::nn::Linear(in_features=64, out_features=5"}) {
     EXPECT_NE(out.str().find(part), std::string::npos) << part << " is not in\n" << out.str();
   }
+}
+
+struct Attended {
+  at::Tensor query = image(20, {2, 3, 5, 8});
+  at::Tensor key = image(21, {2, 3, 6, 8});
+  at::Tensor value = image(22, {2, 3, 6, 4});
+};
+
+TEST(AttentionTest, IsLibTorchsWithoutQuantization) {
+  const auto [query, key, value] = Attended();
+  ScaledDotProductAttention attention(
+      ScaledDotProductAttentionOptions().quantize_probabilities(false));
+  EXPECT_TRUE(fake_quantizes(*attention).empty());
+  const at::Tensor added = image(23, {2, 1, 5, 6});
+  for (const at::Tensor& mask : {at::Tensor(), added, added > 0}) {
+    std::optional<at::Tensor> wanted;
+    if (mask.defined()) wanted = mask;
+    EXPECT_TRUE(at::allclose(attention->forward(query, key, value, mask),
+                             at::scaled_dot_product_attention(query, key, value, wanted), 1e-5,
+                             1e-5,
+                             /*equal_nan=*/true));
+  }
+  EXPECT_TRUE(at::allclose(attention->forward(query, key, value, {}, 0.0, true, 0.3),
+                           at::scaled_dot_product_attention(query, key, value, {}, 0.0, true, 0.3),
+                           1e-5, 1e-5));
+  EXPECT_TRUE(attention->forward(query, key, value, {}, 1.0).eq(0.0).all().item<bool>());
+}
+
+TEST(AttentionTest, QuantizesProbabilitiesAndIsCopiedWithThem) {
+  const auto [query, key, value] = Attended();
+  ScaledDotProductAttention attention(
+      ScaledDotProductAttentionOptions().qconfig(QConfig().activation(QuantSpec(2, false, false))));
+  for (auto* f : fake_quantizes(*attention)) f->begin_calibration();
+  attention->forward(query, key, value);
+  attention->probability_fake_quantize->finish_calibration();
+  const at::Tensor codes = attention->forward(query, key, at::eye(6).expand({2, 3, 6, 6}));
+  EXPECT_LE(std::get<0>(at::_unique(codes)).numel(), 4);  // two bits
+  const auto copy = std::dynamic_pointer_cast<ScaledDotProductAttentionImpl>(attention->clone());
+  EXPECT_TRUE(same_bits(copy->forward(query, key, value).detach(),
+                        attention->forward(query, key, value).detach()));
 }
 
 }  // namespace

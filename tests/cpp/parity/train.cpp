@@ -33,6 +33,11 @@ qatx::QConfig qconfig(const std::string& name) {
   return config;
 }
 
+// For what takes the place of weights.
+qatx::QConfig symmetric(qatx::QConfig config) {
+  return config.activation(qatx::QuantSpec(8, true, true));
+}
+
 struct NetImpl : torch::nn::Module {
   explicit NetImpl(const qatx::QConfig& q)
       : stub(qnn::QuantStubOptions().qconfig(q)),
@@ -41,6 +46,9 @@ struct NetImpl : torch::nn::Module {
         add(qnn::AddOptions().qconfig(q).relu(qnn::Relu::kRelu)),
         up(qnn::ConvTranspose2dOptions(8, 4, 2).stride(2).qconfig(q).relu(qnn::Relu::kRelu6)),
         line(qnn::Conv1dOptions(4, 4, 3).stride(4).qconfig(q)),
+        memory(qnn::LinearOptions(16, 16).qconfig(symmetric(q))),
+        attention(qnn::ScaledDotProductAttentionOptions().qconfig(q)),
+        attended(qnn::QuantStubOptions().qconfig(q)),
         head(qnn::LinearOptions(256, 5).qconfig(q).quantize_output(false)) {
     register_module("stub", stub);
     register_module("stem", stem);
@@ -48,13 +56,18 @@ struct NetImpl : torch::nn::Module {
     register_module("add", add);
     register_module("up", up);
     register_module("line", line);
+    register_module("memory", memory);
+    register_module("attention", attention);
+    register_module("attended", attended);
     register_module("head", head);
   }
 
   at::Tensor forward(const at::Tensor& x) {
     at::Tensor y = stem->forward(stub->forward(x));
     y = add->forward(y, body->forward(y));
-    y = line->forward(up->forward(y).flatten(2));
+    y = line->forward(up->forward(y).flatten(2)).reshape({-1, 16, 16});
+    const at::Tensor keys = memory->forward(y);
+    y = attended->forward(attention->forward(y, keys, keys));
     return head->forward(y.flatten(1));
   }
 
@@ -64,6 +77,9 @@ struct NetImpl : torch::nn::Module {
   qnn::Add add;
   qnn::ConvTranspose2d up;
   qnn::Conv1d line;
+  qnn::Linear memory;
+  qnn::ScaledDotProductAttention attention;
+  qnn::QuantStub attended;
   qnn::Linear head;
 };
 TORCH_MODULE(Net);

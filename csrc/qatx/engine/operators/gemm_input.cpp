@@ -232,8 +232,9 @@ void GemmInput::for_each_part(const uint8_t* input, int64_t begin, int64_t end,
       if (copies_) {
         if (!copies) {
           const int64_t most = std::min(pieces_, (end - begin + lines_ - 1) / lines_ + 1);
-          copies.reset(new uint8_t[static_cast<size_t>(most * piece_bytes_ + overflow_ +
-                                                       kernels::kOverRead)]);
+          const auto bytes = static_cast<size_t>(most * piece_bytes_ + overflow_);
+          copies.reset(new uint8_t[bytes + kernels::kOverRead]);
+          std::memset(copies.get() + bytes, 0, kernels::kOverRead);
         }
         copy = copies.get() + static_cast<int64_t>(pieces.size()) * piece_bytes_;
       }

@@ -93,7 +93,7 @@ class MatMulStep final : public Step {
    public:
     explicit Operand(const MatMulStep& step)
         : step_(step),
-          packed_(static_cast<uint8_t*>(::operator new (
+          packed_(static_cast<uint8_t*>(::operator new(
               step.kernel_.packed_bytes(step.n_, 1, step.k_), std::align_val_t{64}))),
           steps_(new int8_t[static_cast<size_t>(step.n_ * step.k_)]),
           start_(new int32_t[step.scale_.size()]()) {}
@@ -118,7 +118,7 @@ class MatMulStep final : public Step {
 
    private:
     struct Delete {
-      void operator()(uint8_t* bytes) const { ::operator delete (bytes, std::align_val_t{64}); }
+      void operator()(uint8_t* bytes) const { ::operator delete(bytes, std::align_val_t{64}); }
     };
 
     const MatMulStep& step_;

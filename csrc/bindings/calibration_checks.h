@@ -1,0 +1,10 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace qatx {
+
+// Observer and range_methods.
+void bind_calibration_checks(pybind11::module_& m);
+
+}  // namespace qatx
