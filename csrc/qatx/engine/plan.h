@@ -35,6 +35,7 @@ class Plan {
   std::vector<int64_t> offsets_;  // by value: where it lies in the arena
   int64_t arena_bytes_ = 0;
   std::vector<bool> takes_any_layout_;  // by input: only "quantize" reads it
+  std::vector<bool> is_mask_;           // by input: only a mask, which lies row by row
   bool empty_ = false;                  // some value has no elements: there is nothing to compute
 
   // One arena for each call that runs at the moment, kept for the next.

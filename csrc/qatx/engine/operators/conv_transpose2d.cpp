@@ -19,12 +19,12 @@ struct Phase {
   std::array<int64_t, 2> first;  // of its output pixels
   // How far from (output - first) / stride the input of each tap lies.
   std::vector<std::array<int64_t, 2>> taps;
-  PackedGemm gemm;
+  std::vector<PackedGemm> gemms;  // one for each group
 };
 
 // Inputs: codes [N, C, H, W]. Attributes: stride, dilation, padding (vertical, horizontal: what is
-// cut off at either side), output_padding, clamp; tensors weight int8 [O, C, KH, KW], weight_scale
-// [O], bias [O].
+// cut off at either side), output_padding, groups (1 where it is missing), clamp; tensors weight
+// int8 [O, C / groups, KH, KW], weight_scale [O], bias [O].
 class ConvTranspose2d final : public Operator {
  public:
   explicit ConvTranspose2d(const NodeReader& node)
@@ -33,7 +33,10 @@ class ConvTranspose2d final : public Operator {
     const LayerWeights all = read_layer_weights(node, 4);  // [O][taps][C]
     const at::Tensor weight = node.tensor("weight", at::kChar, 4);
     out_channels_ = weight.size(0);
-    in_channels_ = weight.size(1);
+    groups_ = node.has_ints("groups") ? node.ints("groups", 1, 1, out_channels_)[0] : 1;
+    TORCH_CHECK_VALUE(out_channels_ % groups_ == 0, "qatx program: conv_transpose2d '", name_,
+                      "': ", out_channels_, " output channels do not make ", groups_, " groups");
+    in_channels_ = weight.size(1) * groups_;
     kernel_ = {weight.size(2), weight.size(3)};
     stride_ = read_pair(node, "stride", 1, 64);
     dilation_ = read_pair(node, "dilation", 1, kMost);
@@ -89,10 +92,19 @@ class ConvTranspose2d final : public Operator {
     }
     if (taps.empty()) {  // the bias alone: one tap that always lies in the padding
       taps.push_back({-kMost * 2, 0});
-      weights.push_back(at::zeros({out_channels_, in_channels_}, at::kChar));
+      weights.push_back(at::zeros({out_channels_, in_channels_ / groups_}, at::kChar));
     }
-    const LayerWeights part{at::stack(weights, 1).contiguous(), all.weight_scale, all.bias};
-    phases_.push_back({first, std::move(taps), PackedGemm(part, input_)});
+    const at::Tensor weight = at::stack(weights, 1);
+    const int64_t group_out = out_channels_ / groups_;
+    std::vector<PackedGemm> gemms;
+    for (int64_t c = 0; c < out_channels_; c += group_out) {
+      const auto part = [&](const at::Tensor& whole) {
+        return whole.narrow(0, c, group_out).contiguous();
+      };
+      gemms.emplace_back(LayerWeights{part(weight), part(all.weight_scale), part(all.bias)},
+                         input_);
+    }
+    phases_.push_back({first, std::move(taps), std::move(gemms)});
   }
 
   std::string name_;
@@ -100,6 +112,7 @@ class ConvTranspose2d final : public Operator {
   kernels::QParams input_;
   int64_t in_channels_ = 0;
   int64_t out_channels_ = 0;
+  int64_t groups_ = 1;
   std::array<int64_t, 2> kernel_{};
   std::array<int64_t, 2> stride_{};
   std::array<int64_t, 2> dilation_{};
@@ -139,18 +152,21 @@ class ConvTranspose2dStep final : public Step {
       const int64_t width = count(phase, 1);
       if (height == 0 || width == 0) continue;
       const auto taps = static_cast<int64_t>(phase.taps.size());
-      const int64_t work = width * taps * in_[1] * out_[1] / 32;
+      const int64_t work = width * taps * in_[1] * out_[1] / op_.groups_ / 32;
       parallel_rows(in_[0] * height, work, [&](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; ++row) {
           const int64_t y = row % height;
-          const kernels::Window window{
-              inputs[0].codes() + row / height * image, image,      width, taps,
-              offsets_[p].data() + y * width * taps,    pad_.data()};
+          kernels::Window window{inputs[0].codes() + row / height * image, image,      width, taps,
+                                 offsets_[p].data() + y * width * taps,    pad_.data()};
           const int64_t down = row / height * out_[2] + phase.first[0] + y * op_.stride_[0];
-          const int64_t first = (down * out_[3] + phase.first[1]) * out_[1];
-          // Its pixels of one row of the output lie `stride` pixels apart.
-          auto epilogue = op_.output_.to(inputs, output, out_[1] * op_.stride_[1], first);
-          phase.gemm.run(window, width, epilogue);
+          int64_t first = (down * out_[3] + phase.first[1]) * out_[1];
+          for (const PackedGemm& gemm : phase.gemms) {
+            // Its pixels of one row of the output lie `stride` pixels apart.
+            gemm.run(window, width,
+                     op_.output_.to(inputs, output, out_[1] * op_.stride_[1], first));
+            window.input += in_[1] / op_.groups_;
+            first += out_[1] / op_.groups_;
+          }
         }
       });
     }
