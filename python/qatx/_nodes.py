@@ -20,8 +20,10 @@ _RELUS: dict[object, Relu] = {
 _ADDS = {operator.add, torch.add, "add", "add_"}
 _MATMULS = {operator.matmul, torch.bmm, torch.matmul, "bmm", "matmul"}
 _SCALINGS = {operator.mul, operator.truediv, torch.mul, torch.div, "mul", "div"}
+_MASKS = {*_ADDS, torch.masked_fill, torch.where, "masked_fill", "where"}
 _SUBS = {operator.sub, torch.sub, "sub"}
 _MULS = {operator.mul, torch.mul, "mul", "mul_"}
+_DIVS = {operator.truediv, torch.div, torch.true_divide, "div", "true_divide"}
 # Functions of one value, between two quantized values: tables.
 _UNARY: set[object] = {
     *(nn.CELU, nn.ELU, nn.GELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh),
@@ -44,6 +46,8 @@ _ARITHMETIC_WITH_NUMBERS: set[object] = {operator.pow}
 for _name in ("add", "div", "mul", "pow", "sub"):
     _ARITHMETIC_WITH_NUMBERS |= {getattr(torch, _name), _name, f"{_name}_"}
 _ARITHMETIC_WITH_NUMBERS |= {operator.add, operator.mul, operator.sub, operator.truediv}
+_LAYER_NORMS = {nn.LayerNorm, F.layer_norm, torch.layer_norm}
+_SOFTMAXES = {nn.Softmax, F.softmax, torch.softmax, "softmax"}
 _TAKE_RELU = {
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose2d, nn.Linear),
@@ -127,8 +131,10 @@ def keeps_values(node: fx.Node) -> bool:
     Dropout counts: what is deployed has none.
     """
     kind = _kind(node)
-    if kind in _MAX_POOLS | _MOVES | _DROPOUTS:
+    if kind in _MAX_POOLS | _MOVES | _DROPOUTS or _is_max(node):
         return True
+    if kind is getattr:  # x.max(dim).values
+        return node.args[1] == "values" and _is_max(node.args[0])
     if kind is operator.getitem:
         return _takes_parts(node)
     if kind in (nn.ConstantPad1d, nn.ConstantPad2d):
@@ -139,11 +145,20 @@ def keeps_values(node: fx.Node) -> bool:
     return _upsampling_mode(node) in ("nearest", "nearest-exact")
 
 
+def _is_max(node: object) -> bool:
+    """Whether a node finds the greatest values along one dimension, and their places."""
+    if not isinstance(node, fx.Node) or _kind(node) not in (torch.max, "max"):
+        return False
+    return isinstance(_argument(node, 1, "dim", None), int)
+
+
 def _takes_parts(node: fx.Node) -> bool:
     """Whether a node is x[...] with constant numbers and slices, or one part of a split tensor."""
     source, index = node.args
     if isinstance(source, fx.Node) and _kind(source) in _SPLITS:
         return isinstance(index, int)
+    if isinstance(source, fx.Node) and _is_max(source):
+        return isinstance(index, int) and index == 0
     # What is indexed with one number or slice may as well be a list.
     return isinstance(index, tuple) and all(
         i is None or i is Ellipsis or isinstance(i, (int, slice)) for i in index
@@ -192,7 +207,7 @@ def is_add(node: fx.Node) -> bool:
 
     A mask that is added to the scores of attention does not count: both stay float.
     """
-    return _combines_two(node, _ADDS) and not any(map(_is_score, node.all_input_nodes))
+    return _combines_two(node, _ADDS) and not any(map(is_score, node.all_input_nodes))
 
 
 def is_mul(node: fx.Node) -> bool:
@@ -205,16 +220,34 @@ def is_sub(node: fx.Node) -> bool:
     return _combines_two(node, _SUBS)
 
 
+def is_div(node: fx.Node) -> bool:
+    """Whether a node divides a tensor by another, and both depend on the model's inputs."""
+    return _combines_two(node, _DIVS)
+
+
 def is_matmul(node: fx.Node) -> bool:
     """Whether a node multiplies two matrices that depend on the model's inputs."""
     return _combines_two(node, _MATMULS)
 
 
-def _is_score(node: fx.Node) -> bool:
-    """Whether a node makes a product of two matrices, or scales one."""
+def is_layer_norm(node: fx.Node) -> bool:
+    """Whether a node normalizes along dimensions, by what it finds there."""
+    return _kind(node) in _LAYER_NORMS
+
+
+def is_softmax(node: fx.Node) -> bool:
+    """Whether a node is a softmax."""
+    return _kind(node) in _SOFTMAXES
+
+
+def is_score(node: fx.Node) -> bool:
+    """Whether a node makes a product of two matrices, or scales or masks one."""
     if is_matmul(node):
         return True
-    return _kind(node) in _SCALINGS and is_unary(node) and _is_score(node.all_input_nodes[0])
+    inputs = node.all_input_nodes
+    if _kind(node) in _MASKS:
+        return any(map(is_score, inputs))
+    return _kind(node) in _SCALINGS and is_unary(node) and is_score(inputs[0])
 
 
 def is_attention(node: fx.Node) -> bool:

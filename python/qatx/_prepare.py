@@ -20,9 +20,13 @@ from qatx._nodes import (
     is_average_pool,
     is_bilinear,
     is_clamp,
+    is_div,
+    is_layer_norm,
     is_matmul,
     is_mean,
     is_mul,
+    is_score,
+    is_softmax,
     is_sub,
     is_unary,
     keeps_values,
@@ -53,15 +57,17 @@ def prepare(
     `Conv1d`, `Conv2d`, `Conv3d`, `ConvTranspose2d` and `Linear` modules, with the batch
     normalization and the ReLU or ReLU6 behind them, `Embedding` and `EmbeddingBag`, additions of
     two tensors and `scaled_dot_product_attention` become modules of `qatx.nn`, under the path of
-    the layer. All else stays as it is, in float: among others transposed convolutions with groups,
-    convolutions that do not pad with zeros, layers with hooks, `F.conv2d` and `F.linear`.
+    the layer. Attention and encoders of `torch.nn`'s transformers are spelled out in such layers.
+    All else stays as it is, in float: among others convolutions that do not pad with zeros, layers
+    with hooks, `F.conv2d` and `F.linear`.
 
     A value is quantized where it is made, once, if a convolution, a linear layer, an addition, a
     product of matrices or an average pooling uses it, directly or behind operators that keep values
     (max pooling, reshaping, slicing, padding with zeros, nearest upsampling, dropout, ...). Values
     that are concatenated share one scale. So is a value from which a product of two values, a
     function of each element (sigmoid, GELU, multiplication with a number, ...) or bilinear
-    upsampling makes such a value. So are the model's inputs. An exception: one operand of an
+    upsampling makes such a value, or softmax or layer normalization, unless that takes it unrounded
+    from the operator that makes it. So are the model's inputs. An exception: one operand of an
     addition that is the output of a convolution or linear layer and is used nowhere else stays in
     float, because the addition is then done inside that layer. The second factor of a product of
     matrices, and the key and value of attention, are quantized symmetrically: they take the place
@@ -200,8 +206,6 @@ def _is_quantizable(module: nn.Module | None) -> bool:
     assert module is not None
     if getattr(module, "padding_mode", "zeros") != "zeros":
         return False
-    if isinstance(module, nn.ConvTranspose2d) and module.groups != 1:
-        return False
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and not _is_plain(module):
         return False
     return not (module._forward_pre_hooks or module._forward_hooks)  # they may do anything
@@ -304,7 +308,7 @@ def _find_shared(graph: fx.Graph, qconfigs: _QConfigs) -> dict[fx.Node, _Scale]:
         is_weighted = isinstance(module_of(node), WeightedLayer)
         qconfig = qconfigs.of(str(node.target)) if is_weighted else None
         for source in _integer_inputs(node, is_read=node in scales or node in within):
-            if is_unary(node) and _is_fused(source, node):
+            if _takes_unrounded(source, node):
                 within.add(source)
                 continue
             scale = _Scale()
@@ -331,12 +335,25 @@ def _origins(node: fx.Node) -> list[fx.Node]:
     return [origin for part in joined for origin in _origins(part)] if joined else [node]
 
 
-def _is_fused(source: fx.Node, function: fx.Node) -> bool:
-    """Whether a function of one value is done where that value is made, before it is rounded."""
+def _takes_unrounded(source: fx.Node, node: fx.Node) -> bool:
+    """Whether an integer program goes on with a value as it is made, before it is rounded."""
     if only_user_of(source) is None:
         return False
     layer = isinstance(module_of(source), QuantizedLayer) or is_average_pool(source)
-    return is_unary(source) or (is_clamp(function) and (layer or is_mul(source)))
+    if is_unary(node):
+        if is_clamp(node) and (layer or is_mul(source) or _is_clamped_result(source)):
+            return True
+        return is_unary(source) and not _is_clamped_result(source)
+    normalized = is_layer_norm(source) or is_softmax(source)
+    made = layer or normalized or is_score(source) or _is_pointwise(source)
+    return (is_layer_norm(node) or is_softmax(node)) and made
+
+
+def _is_clamped_result(node: fx.Node) -> bool:
+    """Whether a node is a clamp that the layer or multiplication before it does."""
+    if not is_clamp(node) or (is_unary(input_of(node)) and not is_clamp(input_of(node))):
+        return False
+    return _takes_unrounded(input_of(node), node)
 
 
 def _finer(a: QConfig | None, b: QConfig | None) -> QConfig | None:
@@ -359,7 +376,12 @@ def _integer_inputs(node: fx.Node, *, is_read: bool) -> list[fx.Node]:
     if is_matmul(node):
         return node.all_input_nodes
     # Where nothing reads the result in integers, rounding before these would only lose precision.
-    return node.all_input_nodes if is_read and _is_pointwise(node) else []
+    if not is_read:
+        return []
+    if is_layer_norm(node) or is_softmax(node):
+        source = input_of(node)
+        return [] if is_layer_norm(node) and source.op == "placeholder" else [source]
+    return node.all_input_nodes if _is_pointwise(node) else []
 
 
 def _attended(node: fx.Node) -> list[fx.Node]:
@@ -380,7 +402,8 @@ def _weight_operands(node: fx.Node) -> list[fx.Node]:
 
 def _is_pointwise(node: fx.Node) -> bool:
     """Whether a node makes new values of quantized ones, without a layer."""
-    return is_sub(node) or is_mul(node) or is_unary(node) or is_bilinear(node) or is_mean(node)
+    combines = is_sub(node) or is_mul(node) or is_div(node)
+    return combines or is_unary(node) or is_bilinear(node) or is_mean(node)
 
 
 def _fused_operand(add: fx.Node) -> fx.Node | None:

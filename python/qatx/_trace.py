@@ -18,6 +18,7 @@ from qatx._nodes import (
     replace_by_module,
     takes_relu,
 )
+from qatx._transformers import Mask, spell_out
 
 _DROPOUTS: dict[object, Callable[..., nn.Module]] = {
     F.dropout: nn.Dropout,
@@ -31,8 +32,8 @@ _DROPOUTS: dict[object, Callable[..., nn.Module]] = {
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # A subclass of batch normalization looks at `training`, which tracing through it would fix.
-        norm = isinstance(m, nn.modules.batchnorm._NormBase)
-        return norm or super().is_leaf_module(m, module_qualified_name)
+        leaf = isinstance(m, (nn.modules.batchnorm._NormBase, Mask))
+        return leaf or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace(model: nn.Module) -> fx.GraphModule:
@@ -45,6 +46,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
         RuntimeError: torch.fx cannot trace the model.
     """
     model = copy.deepcopy(model)
+    spell_out(model)
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.inplace = False  # the same values, which the converter can follow
@@ -60,7 +62,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
     for module, mode in modes.items():
         module.training = mode
     traced = fx.GraphModule(model, graph, class_name=type(model).__name__)
-    for step in (_make_dropout_a_module, _remove_identity, _move_relu_up):
+    for step in (_make_dropout_a_module, _remove_identity, _remove_unused_mean, _move_relu_up):
         for node in list(traced.graph.nodes):
             step(node)
     return traced
@@ -76,6 +78,12 @@ def _make_dropout_a_module(node: fx.Node) -> None:
 def _remove_identity(node: fx.Node) -> None:
     if type(module_of(node)) is nn.Identity:
         remove(node)
+
+
+def _remove_unused_mean(node: fx.Node) -> None:
+    """Removes the average weights of attention where nobody wants them."""
+    if node.target == "mean" and not node.users:
+        node.graph.erase_node(node)
 
 
 def _move_relu_up(relu: fx.Node) -> None:

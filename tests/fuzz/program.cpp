@@ -22,6 +22,7 @@ using namespace qatx::engine;
 
 constexpr const char* kOperators[] = {"add",
                                       "affine",
+                                      "amax",
                                       "avg_pool2d",
                                       "avg_pool3d",
                                       "cat",
@@ -29,6 +30,7 @@ constexpr const char* kOperators[] = {"add",
                                       "conv3d",
                                       "conv_transpose2d",
                                       "dequantize",
+                                      "div",
                                       "embedding",
                                       "layer_norm",
                                       "linear",
@@ -68,8 +70,9 @@ constexpr const char* kInts[] = {"stride",
                                  "align_corners",
                                  "output_padding",
                                  "divide",
-                                 "bags"};
-constexpr const char* kFloats[] = {"clamp", "scale", "eps"};
+                                 "bags",
+                                 "keep"};
+constexpr const char* kFloats[] = {"clamp", "scale", "eps", "fill"};
 constexpr const char* kTensors[] = {"weight", "weight_scale", "bias", "values"};
 
 class Maker {
@@ -107,13 +110,14 @@ class Maker {
   std::vector<at::Tensor> inputs(const Graph& graph) {
     std::vector<at::Tensor> tensors;
     for (const int64_t input : graph.inputs) {
-      const bool indices = graph.values[static_cast<size_t>(input)].indices;
+      const at::ScalarType dtype = graph.values[static_cast<size_t>(input)].dtype;
       std::vector<int64_t> sizes;
       for (auto n = data_.ConsumeIntegralInRange<size_t>(0, 5); n > 0; --n) {
         sizes.push_back(data_.ConsumeIntegralInRange<int64_t>(0, 6));
       }
-      tensors.push_back(indices ? at::full(sizes, data_.ConsumeIntegral<int8_t>(), at::kLong)
-                                : at::full(sizes, single(), at::kFloat));
+      tensors.push_back(dtype == at::kFloat
+                            ? at::full(sizes, single(), at::kFloat)
+                            : at::full(sizes, data_.ConsumeIntegral<int8_t>(), dtype));
     }
     return tensors;
   }
@@ -138,7 +142,7 @@ class Maker {
   ValueState value() {
     const bool codes = data_.ConsumeBool();
     const double scale = data_.ConsumeIntegralInRange<int>(0, 20) == 0 ? real() : 0.25;
-    return {integer(codes ? 1 : 0, codes ? 1 : 2),
+    return {codes ? integer(1, 1) : data_.PickValueInArray<int64_t>({0, 2, 3}),
             scale,
             integer(0, 255),
             integer(0, 1),

@@ -1,5 +1,8 @@
 """An oracle for converted models that shares nothing with the engine but the numeric contract."""
 
+import itertools
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +15,7 @@ INSTRUCTION_SETS = ["reference", "avx2", "avx512", "vnni", "amx"]
 aten = torch.ops.aten
 # Their results consist of elements of their inputs, and zeros.
 _KEEPS_SCALE = {
+    *("max_pool3d_with_indices", "max", "unbind"),
     *("view", "_unsafe_view", "t", "max_pool2d_with_indices", "clone", "detach", "permute"),
     *("transpose", "slice", "select", "split", "split_with_sizes", "cat", "unsqueeze", "squeeze"),
     *("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d"),
@@ -30,7 +34,8 @@ _KEEPS_SCALE = {
 
 
 _KEEPS_SCORES = {
-    *(aten.add.Tensor, aten.div.Tensor, aten.mul.Tensor),
+    *(aten.add.Tensor, aten.div.Tensor, aten.mul.Tensor, aten.where.self, aten.where.ScalarOther),
+    *(aten.masked_fill.Scalar, aten.masked_fill.Tensor, aten.transpose.int, aten.permute.default),
     *(aten._unsafe_view.default, aten.view.default),
 }
 
@@ -56,6 +61,39 @@ def bilinear(steps: Tensor, size: list[int], align: bool, factors: list[float] |
         for row in (top, bottom)
     ]
     return rows[0] * (1 - v)[:, None] + rows[1] * v[:, None]
+
+
+def average(
+    codes: Tensor,
+    kernel: list[int],
+    stride: list[int] | None = None,
+    padding: Sequence[int] = (0,),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The sums of an average pooling, and what each is divided by."""
+    dims = codes.dim() - 2
+    kernel, padding = (list(v) * (dims if len(v) == 1 else 1) for v in (kernel, padding))
+    stride = list(stride or kernel) * (dims if stride and len(stride) == 1 else 1)
+    windows = []
+    for n, k, s, p in zip(codes.shape[2:], kernel, stride, padding, strict=True):
+        count = -(-(n + 2 * p - k) // s) + 1 if ceil_mode else (n + 2 * p - k) // s + 1
+        if ceil_mode and (count - 1) * s >= n + p:  # a window may not begin in the padding behind
+            count -= 1
+        windows.append([(i * s - p, min(i * s - p + k, n + p), n) for i in range(count)])
+    sums, divisors = [], []
+    for window in itertools.product(*windows):
+        inside = [slice(max(first, 0), min(last, n)) for first, last, n in window]
+        part = codes[(slice(None), slice(None), *inside)]
+        sums.append(part.flatten(2).sum(2))
+        counted = math.prod(last - first for first, last, _ in window)
+        if not count_include_pad:
+            counted = math.prod(part.shape[2:])
+        divisors.append(divisor_override or counted)
+    size = [len(w) for w in windows]
+    divisor = torch.tensor(divisors, dtype=torch.float32).reshape(size)
+    return torch.stack(sums, -1).reshape(*codes.shape[:2], *size), divisor
 
 
 def lane_sum(x: Tensor) -> Tensor:
@@ -132,9 +170,9 @@ class _Contract(TorchDispatchMode):
         self.tags[id(x)] = like._replace(tensor=x)
         return x
 
-    def fake_quantize(self, func: Any, args: Any, kwargs: Any) -> Tensor:
-        y = func(*args, **kwargs)
-        scale, zero_point, quant_min, quant_max = args[1:5]
+    def fake_quantize(
+        self, y: Tensor, scale: Tensor, zero_point: Tensor, quant_min: int, quant_max: int
+    ) -> Tensor:
         first = -128 if quant_min < 0 else 0
         used = zero_point.round().clamp(quant_min, quant_max)
         steps = torch.arange(first, first + 256) - used.flatten()[0]
@@ -170,30 +208,39 @@ class _Contract(TorchDispatchMode):
         return y
 
     def adaptive_average(self, x: Tensor, size: list[int]) -> Tensor:
-        """Of each part of an image, whose sizes may differ by one."""
+        """Of each part of an image or a volume, whose sizes may differ by one."""
         scale = self.scale(x)
         codes = self.codes(x, scale)
-        rows = []
-        for i in range(size[0]):
-            top, bottom = i * x.shape[2] // size[0], -(-(i + 1) * x.shape[2] // size[0])
-            row = []
-            for j in range(size[1]):
-                left, right = j * x.shape[3] // size[1], -(-(j + 1) * x.shape[3] // size[1])
-                part = codes[:, :, top:bottom, left:right]
-                count = part.shape[2] * part.shape[3]
-                row.append(part.sum((2, 3)).float() * (scale / count))
-            rows.append(torch.stack(row, -1))
-        return torch.stack(rows, -2)
+        means = []
+        for place in itertools.product(*(range(n) for n in size)):
+            part = codes[
+                (
+                    *(slice(None), slice(None)),
+                    *(
+                        slice(i * n // out, -(-(i + 1) * n // out))
+                        for i, n, out in zip(place, x.shape[2:], size, strict=True)
+                    ),
+                )
+            ].flatten(2)
+            means.append(part.sum(2).float() * (scale / part.size(2)))
+        return torch.stack(means, -1).reshape(*x.shape[:2], *size)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.ops.qatx.fake_quantize.default:
-            return self.fake_quantize(func, args, kwargs)
+            return self.fake_quantize(func(*args, **kwargs), *args[1:5])
+        if func is torch.ops.qatx.pact.default:
+            y, (_, alpha, quant_max) = func(*args, **kwargs), args[:3]
+            return self.fake_quantize(y, alpha / quant_max, torch.zeros(()), 0, quant_max)
         if func is aten.convolution.default:
             x, weight, bias, *geometry = args
             sx, sw = self.scale(x), self.scale(weight)
             if sx is not None and sw is not None:
-                codes = self.codes(weight, sw, axis=1 if geometry[3] else 0)
+                groups = geometry[5] if geometry[3] else 1
+                by_group = weight.unflatten(0, (groups, -1))
+                along = [groups, 1, -1] if geometry[3] else [1, -1, 1]
+                scales = sw.reshape(along + [1] * (x.dim() - 2)) if len(sw) > 1 else sw
+                codes = (by_group.double() / scales.double()).round().flatten(0, 1)
                 sums = func(self.codes(x, sx), codes, None, *geometry).contiguous()
                 shape = [-1] + [1] * (x.dim() - 2)
                 y = sums.float() * (sx * sw).reshape(shape)
@@ -212,15 +259,19 @@ class _Contract(TorchDispatchMode):
         if func is aten.native_layer_norm.default:
             x, _, weight, bias, eps = args
             return layer_norm(x, weight, bias, eps), torch.empty(0), torch.empty(0)
-        if func in (aten.mean.dim, aten.mean.default, aten.avg_pool2d.default):
+        if func in (aten.mean.dim, aten.mean.default):
             sx = self.scale(args[0])
             if sx is not None:
                 mean = func(self.codes(args[0], sx), *args[1:], **kwargs)
                 elements = round(args[0].numel() / mean.numel())
-                if func is aten.avg_pool2d.default:
-                    elements = args[1][0] * args[1][-1]
                 return (mean * elements).round().float() * (sx / elements)
-        if func is aten._adaptive_avg_pool2d.default and self.scale(args[0]) is not None:
+        if func in (aten.avg_pool2d.default, aten.avg_pool3d.default):
+            sx = self.scale(args[0])
+            if sx is not None:
+                sums, divisors = average(self.codes(args[0], sx), *args[1:], **kwargs)
+                return sums.float() * (sx / divisors)
+        adaptive = (aten._adaptive_avg_pool2d.default, aten._adaptive_avg_pool3d.default)
+        if func in adaptive and self.scale(args[0]) is not None:
             return self.adaptive_average(*args)
         if func is aten.upsample_bilinear2d.vec and self.scale(args[0]) is not None:
             x, size, align, factors = args

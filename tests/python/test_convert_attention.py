@@ -127,25 +127,147 @@ def test_the_length_of_a_sequence_may_change():
         assert torch.equal(converted(x), contract.evaluate(prepared, x))
 
 
-def test_causal_and_boolean_masks_are_right():
-    class Causal(Encoder):
-        def __init__(self) -> None:
-            super().__init__(
-                lambda q, k, v, _: F.scaled_dot_product_attention(q, k, v, is_causal=True),
-                pre_norm=True,
-            )
+def causal(q: Tensor, k: Tensor, v: Tensor, _: Tensor | None) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
+
+def causal_by_hand(q: Tensor, k: Tensor, v: Tensor, _: Tensor | None) -> Tensor:
+    allowed = torch.ones((q.size(2), k.size(2)), dtype=torch.bool).tril()
+    scores = (q @ k.transpose(-2, -1) * 0.3).masked_fill(~allowed, float("-inf"))
+    return scores.softmax(-1) @ v
+
+
+def causal_with_a_number(q: Tensor, k: Tensor, v: Tensor, _: Tensor | None) -> Tensor:
+    mask = torch.tril(torch.ones((q.size(-2), q.size(-2)))) == 0
+    scores = torch.matmul(q, k.transpose(-2, -1)) / 3
+    scores = torch.where(mask, torch.finfo(torch.float32).min, scores)
+    return torch.softmax(scores, -1) @ v
+
+
+@pytest.mark.parametrize("attend", [causal, causal_by_hand, causal_with_a_number])
+def test_causal_attention_converts_entirely(attend):
     torch.manual_seed(3)
-    x = torch.randn(2, 11, 5)
-    model = qatx.prepare(Causal().eval())
-    qatx.calibrate(model, x)
-    converted, report = qatx.convert(model, x)
+    model = perturbed(Encoder(attend, pre_norm=True))
+    x = torch.randn(3, 11, 5)
+    converted, report = check_all_integer(model, x)
     assert report.integer_share_of_macs == 1.0
     y = converted(x)
     x[:, 6:] += 1
     assert torch.equal(converted(x)[:, :6], y[:, :6])
     assert not torch.equal(converted(x)[:, 6:], y[:, 6:])
+    assert converted(torch.randn(1, 30, 5)).shape == (1, 30, 4)  # a mask for every length
 
+
+def by_hand_with_bool(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    scores = torch.where(mask, q @ k.transpose(-2, -1) * 0.4, -1e4)
+    return scores.softmax(-1) @ v
+
+
+@pytest.mark.parametrize("attend", [fused, by_hand_with_bool])
+@pytest.mark.parametrize(
+    "shape", [(3, 1, 1, 19), (3, HEADS, 19, 19), (1, HEADS, 1, 19), (HEADS, 19, 19), (19, 19)]
+)
+def test_bool_masks_are_applied_in_the_program(attend, shape: tuple[int, ...]):
+    torch.manual_seed(4)
+    mask = torch.rand(shape) < 0.7
+    mask[..., 0] = True  # every query meets a key
+    check_masked(attend, mask)
+
+
+@pytest.mark.parametrize("attend", [fused, by_hand])
+@pytest.mark.parametrize("shape", [(3, HEADS, 19, 19), (1, HEADS, 1, 19), (HEADS, 19, 19)])
+def test_masks_of_each_head_are_added_in_the_program(attend, shape: tuple[int, ...]):
+    torch.manual_seed(5)
+    check_masked(attend, torch.randn(shape))
+
+
+def check_masked(attend, mask: Tensor) -> None:
+    x = torch.randn(3, 19, 5)
+    model = qatx.prepare(perturbed(Masked(attend, pre_norm=False)).eval())
+    qatx.calibrate(model, [(x, mask)], forward=lambda m, batch: m(*batch))
+    converted, report = qatx.convert(model, (x, mask))
+    assert [row.kind for row in report.rows if not row.integer] == []
+    assert str(converted.graph).count("qatx::run_program") == 1
+    assert torch.equal(converted(x, mask), contract.evaluate(model, x, mask))
+
+
+def test_a_mask_that_is_also_data():
+    """Data lie in memory with channels last, masks do not."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(HEADS, HEADS, 1), nn.Linear(7, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            scores = y @ y.transpose(-2, -1) + x
+            return self.last(scores.softmax(-1))
+
+    torch.manual_seed(6)
+    x = torch.randn(2, HEADS, 7, 7)
+    model = qatx.prepare(Net().eval())
+    qatx.calibrate(model, x)
+    converted, _ = qatx.convert(model, x)
+    torch.testing.assert_close(converted(x), model(x), rtol=0, atol=0.01)
+
+
+ENCODERS = {
+    "post norm": {"norm_first": False, "batch_first": True},
+    "pre norm": {"norm_first": True, "batch_first": True, "activation": "gelu"},
+    "time first": {"norm_first": False, "batch_first": False},
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_of_torch_convert_entirely(name: str):
+    torch.manual_seed(7)
+    layer = nn.TransformerEncoderLayer(12, 3, 20, **ENCODERS[name])
+    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    model = perturbed(nn.Sequential(nn.Linear(5, 12), encoder, nn.Linear(12, 4))).eval()
+    x = torch.randn(3, 9, 5)
+    prepared = qatx.prepare(model)
+    qatx.calibrate(prepared, x)
+    with torch.no_grad():
+        torch.testing.assert_close(prepared(x), model(x), rtol=0, atol=0.1)
+    converted, report = qatx.convert(prepared, x)
+    assert [row.kind for row in report.rows if not row.integer] == []
+    assert str(converted.graph).count("qatx::run_program") == 1
+    assert torch.equal(converted(x), contract.evaluate(prepared, x))
+
+
+class SelfAttention(nn.Module):
+    """`nn.MultiheadAttention` as models call it."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__()
+        self.embed = nn.Linear(5, 12)
+        self.attention = nn.MultiheadAttention(12, 3, batch_first=True, **options)
+        self.norm, self.last = nn.LayerNorm(12), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        x = self.embed(x)
+        y, _ = self.attention(x, x, x, key_padding_mask=padding)
+        return self.last(self.norm(x + y))
+
+
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"kdim": 12, "vdim": 12}], ids=str)
+def test_multihead_attention_of_torch(options: dict[str, object]):
+    torch.manual_seed(8)
+    model = perturbed(SelfAttention(**options)).eval()
+    x, padding = torch.randn(3, 9, 5), torch.zeros(3, 9, dtype=torch.bool)
+    padding[1, 5:] = padding[2, 2:] = True
+    prepared = qatx.prepare(model)
+    qatx.calibrate(prepared, [(x, padding)], forward=lambda m, batch: m(*batch))
+    with torch.no_grad():
+        torch.testing.assert_close(prepared(x, padding), model(x, padding), rtol=0, atol=0.1)
+    converted, report = qatx.convert(prepared, (x, padding))
+    assert report.integer_share_of_macs == 1.0
+    assert str(converted.graph).count("qatx::run_program") == 1
+    assert torch.equal(converted(x, padding), contract.evaluate(prepared, x, padding))
+
+
+def test_attention_with_a_bool_mask_is_close_to_that_of_pytorch():
     allowed = torch.rand(11, 11) < 0.5
     allowed[:, 0] = True
     q, k, v = torch.randn(3, 2, HEADS, 11, 8)

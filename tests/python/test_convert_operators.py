@@ -168,6 +168,8 @@ PRODUCTS = {
     "by channel": lambda s: s.x * s.y.mean((2, 3), keepdim=True),
     "by pixel": lambda s: s.model.gate(s.y) * s.x,
     "relu behind it": lambda s: F.relu(s.x * s.y),
+    "quotient": lambda s: s.x / (s.y.abs() + 1),
+    "quotient by channel": lambda s: torch.div(s.x, (s.y + 9).mean((2, 3), keepdim=True)),
     "sum by channel": lambda s: torch.tanh(s.x) + s.y.mean((2, 3), keepdim=True),
     "sum by pixel": lambda s: torch.relu(s.model.relu(s.model.gate(s.y)) + torch.tanh(s.x)),
     "sum of products": lambda s: s.x * s.y + torch.sigmoid(s.x) * s.y,
@@ -341,6 +343,8 @@ TRANSPOSED = {
     "wide": {"kernel_size": 4, "stride": 2, "padding": 1, "bias": False},
     "stride 1": {"kernel_size": 3, "padding": 1},
     "gaps": {"kernel_size": 1, "stride": 2},
+    "groups": {"kernel_size": 3, "stride": 2, "groups": 4, "out": 12},
+    "depthwise": {"kernel_size": 4, "stride": 2, "padding": 1, "groups": 8, "out": 8},
     "everything": {"kernel_size": (3, 2), "stride": (3, 2), "dilation": (2, 3), "padding": (1, 2)},
 }
 
@@ -348,8 +352,10 @@ TRANSPOSED = {
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("name", TRANSPOSED)
 def test_transposed_convolutions(name: str, relu: bool):
-    up = nn.ConvTranspose2d(8, 13, **TRANSPOSED[name])
-    model = Between(lambda s: F.relu(s.model.up(s.x)) if relu else s.model.up(s.x), 13, up=up)
+    options = dict(TRANSPOSED[name])
+    out = options.pop("out", 13)
+    up = nn.ConvTranspose2d(8, out, **options)
+    model = Between(lambda s: F.relu(s.model.up(s.x)) if relu else s.model.up(s.x), out, up=up)
     _, report = check_all_integer(model, torch.randn(3, 3, 9, 7), qconfig=SIGNED if relu else None)
     assert report.integer_share_of_macs == 1.0
 
@@ -382,6 +388,9 @@ LINES = {
     "max pooling": lambda s: F.max_pool1d(s.x, 3, 2, 1).transpose(1, 2),
     "max over time": lambda s: F.max_pool1d(s.x, s.x.size(2)).squeeze(2),
     "amax": lambda s: torch.amax(s.x, 2),
+    "amax of channels": lambda s: (s.x * s.x.amax(1, keepdim=True)).transpose(1, 2),
+    "max": lambda s: s.x.max(dim=2).values,
+    "max of channels": lambda s: (s.x - torch.max(s.x, 1, keepdim=True)[0]).transpose(1, 2),
     "amax that keeps the dimension": lambda s: s.x.amax(-1, keepdim=True).transpose(1, 2),
     "average pooling": lambda s: F.avg_pool1d(s.x, 2).transpose(1, 2),
     "adaptive pooling": lambda s: F.adaptive_avg_pool1d(s.x, 4).transpose(1, 2),

@@ -7,6 +7,7 @@
 
 #include "qatx/convert/inline.h"
 #include "qatx/convert/rules/rules.h"
+#include "qatx/convert/rules/sizes.h"
 #include "qatx/engine/passes/passes.h"
 
 namespace qatx::torchscript {
@@ -39,14 +40,33 @@ bool is_number(const jit::Value* value) {
          type->isSubtypeOf(*c10::ListType::ofInts()) || is_measured(value);
 }
 
+// Whether a value follows from sizes and constants, as a causal mask does.
+bool is_made_of_sizes(const jit::Value* value) {
+  const jit::Node* node = value->node();
+  if (node->kind() == c10::aten::size || node->kind() == c10::aten::numel ||
+      node->kind() == c10::prim::Constant) {
+    return true;
+  }
+  return node->blocks().empty() && !node->inputs().empty() &&
+         std::all_of(node->inputs().begin(), node->inputs().end(), is_made_of_sizes);
+}
+
 // Nodes that only hold, name or measure data.
 bool is_plumbing(const jit::Node* node) {
   const auto kind = node->kind();
   return kind.is_prim() || !makes_tensor(node) || kind == c10::aten::detach ||
-         kind == c10::aten::size || (node->outputs().size() == 1 && is_measured(node->output()));
+         kind == c10::aten::size ||
+         (node->outputs().size() == 1 && is_made_of_sizes(node->output()));
 }
 
 }  // namespace
+
+int64_t Island::add_input(jit::Value* value) {
+  const int64_t input = graph.add_value(std::nullopt);
+  graph.inputs.push_back(input);
+  inputs.push_back(value);
+  return input;
+}
 
 Lowering::Lowering(const jit::Graph& graph, Constants& constants, TensorTypes types)
     : constants_(constants), types_(std::move(types)) {
@@ -92,6 +112,10 @@ bool Lowering::is_constant(const jit::Node* node) {
 }
 
 void Lowering::lower(jit::Node* node) {
+  if (node->kind() == c10::aten::size && node->inputs().size() == 2) {
+    measure_input(*this, node);
+    node_levels_.try_emplace(node->input(1)->node(), 0);  // a constant that may be new
+  }
   // Values that blocks of control flow use from outside count as inputs.
   size_t level = 0;
   size_t level_outside = 0;
@@ -163,6 +187,7 @@ void Lowering::finish() {
     engine::fuse_moves(island.graph);
     engine::compact_values(island.graph);
     island.values.clear();  // numbers have changed
+    island.masks.clear();
   }
 }
 
@@ -207,20 +232,30 @@ int64_t Lowering::use_codes(jit::Value* value) {
 
 int64_t Lowering::use_indices(jit::Value* value) {
   const int64_t input = use_float(value);
-  islands_[level_].graph.values[static_cast<size_t>(input)].indices = true;
+  islands_[level_].graph.values[static_cast<size_t>(input)].dtype = at::kLong;
   return input;
 }
+
+int64_t Lowering::use_mask(jit::Value* value) {
+  if (makes(value)) return use_float(value);
+  Island& island = islands_[level_];
+  const auto [mask, is_new] = island.masks.try_emplace(value, 0);
+  if (!is_new) return mask->second;
+  mask->second = island.add_input(value);
+  if (has_dtype(value, at::kBool)) {
+    island.graph.values[static_cast<size_t>(mask->second)].dtype = at::kBool;
+  }
+  return mask->second;
+}
+
+bool Lowering::makes(const jit::Value* value) const { return island_of(value->node()) == level_; }
 
 int64_t Lowering::use_float(jit::Value* value) {
   Island& island = islands_[level_];
   if (const auto found = island.values.find(value); found != island.values.end()) {
     return found->second;
   }
-  const int64_t input = island.graph.add_value(std::nullopt);
-  island.graph.inputs.push_back(input);
-  island.inputs.push_back(value);
-  island.values[value] = input;
-  return input;
+  return island.values[value] = island.add_input(value);
 }
 
 void Lowering::add_node(engine::Node node, jit::Value* output,

@@ -3,9 +3,11 @@
 #include <torch/csrc/jit/ir/ir.h>
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "qatx/convert/constants.h"
@@ -20,8 +22,11 @@ namespace qatx::torchscript {
 struct Island {
   engine::Graph graph;
   std::unordered_map<const torch::jit::Value*, int64_t> values;
-  std::vector<torch::jit::Value*> inputs;   // float32, made outside
-  std::vector<torch::jit::Value*> outputs;  // float32, used outside
+  std::unordered_map<const torch::jit::Value*, int64_t> masks;  // which lie otherwise in memory
+  std::vector<torch::jit::Value*> inputs;                       // made outside
+  std::vector<torch::jit::Value*> outputs;                      // float32, used outside
+
+  int64_t add_input(torch::jit::Value* value);  // returns its number
 };
 
 // Turns a TorchScript graph (inlined, parameters as constants) into islands of integer nodes,
@@ -65,6 +70,10 @@ class Lowering {
   int64_t use_codes(torch::jit::Value* value);
   // Number in the current island of an int64 tensor that no island makes.
   int64_t use_indices(torch::jit::Value* value);
+  // Number in the current island of a float32 or bool tensor that is the mask of scores.
+  int64_t use_mask(torch::jit::Value* value);
+  // Whether the current island makes a value.
+  bool makes(const torch::jit::Value* value) const;
   // Number in the current island of any other value.
   int64_t use_float(torch::jit::Value* value);
   // Adds a node to the current island; `output` is what the current TorchScript node makes.
@@ -74,6 +83,11 @@ class Lowering {
   void alias(torch::jit::Value* output, torch::jit::Value* input);
   void set_weight_bytes(int64_t bytes) { weight_bytes_ = bytes; }
   engine::Graph& graph() { return islands_[level_].graph; }
+
+  // Where sizes come from, as far as they have been looked for: dimensions of tensors.
+  std::map<std::pair<const torch::jit::Value*, int64_t>,
+           std::pair<const torch::jit::Value*, int64_t>>
+      size_origins;
 
  private:
   void lower(torch::jit::Node* node);

@@ -67,7 +67,9 @@ int64_t checksum(const Graph& graph) {
   for (const Value& value : graph.values) {
     hash.add(std::string_view(value.name));
     hash.add(static_cast<uint64_t>(value.quantized()));
-    hash.add(static_cast<uint64_t>(value.indices));
+    hash.add(static_cast<uint64_t>(value.dtype == at::kLong));
+    // Only where there is one, so that files without masks keep their checksum.
+    if (value.dtype == at::kBool) hash.add(std::string_view("mask"));
     if (!value.quantized()) continue;
     hash.add(static_cast<double>(value.qparams->scale));
     hash.add(int64_t{value.qparams->zero_point});

@@ -13,6 +13,12 @@ namespace {
 constexpr int64_t kFloat32 = 0;
 constexpr int64_t kCodes = 1;
 constexpr int64_t kIndices = 2;
+constexpr int64_t kMask = 3;
+
+// Of a value that is no codes.
+int64_t type_number(at::ScalarType dtype) {
+  return dtype == at::kLong ? kIndices : dtype == at::kBool ? kMask : kFloat32;
+}
 
 template <typename T>
 std::vector<std::tuple<std::string, T>> to_list(const std::map<std::string, T>& map) {
@@ -48,6 +54,10 @@ int64_t count_uses(const Graph& graph, int64_t value) {
     uses += std::count(node.inputs.begin(), node.inputs.end(), value);
   }
   return uses;
+}
+
+bool takes_mask(const Node& node) {
+  return (node.op == "affine" || node.op == "softmax") && node.inputs.size() == 2;
 }
 
 bool fits_weight(const kernels::QParams& q) {
@@ -98,17 +108,20 @@ void check_graph(const Graph& graph) {
   for (const int64_t input : graph.inputs) {
     make(input);
     TORCH_CHECK_VALUE(!graph.values[index(input)].quantized(),
-                      "qatx program: an input must be float32, or consist of indices");
+                      "qatx program: an input must be no codes");
   }
   for (const Node& node : graph.nodes) {
-    for (const int64_t input : node.inputs) {
+    for (const int64_t& input : node.inputs) {
       use(input);
-      TORCH_CHECK_VALUE(!graph.values[index(input)].indices || node.op == "embedding",
-                        "qatx program: ", node.op, " '", node.name, "' takes no indices");
+      const at::ScalarType dtype = graph.values[index(input)].dtype;
+      TORCH_CHECK_VALUE(dtype != at::kLong || node.op == "embedding", "qatx program: ", node.op,
+                        " '", node.name, "' takes no indices");
+      TORCH_CHECK_VALUE(dtype != at::kBool || (takes_mask(node) && &input != node.inputs.data()),
+                        "qatx program: ", node.op, " '", node.name, "' takes no mask there");
     }
     make(node.output);
-    TORCH_CHECK_VALUE(!graph.values[index(node.output)].indices, "qatx program: ", node.op, " '",
-                      node.name, "' makes no indices");
+    TORCH_CHECK_VALUE(graph.values[index(node.output)].dtype == at::kFloat,
+                      "qatx program: ", node.op, " '", node.name, "' makes no indices and no mask");
   }
   for (const int64_t output : graph.outputs) {
     use(output);
@@ -122,8 +135,8 @@ void check_graph(const Graph& graph) {
   }
   for (const Value& value : graph.values) {
     if (value.quantized()) check_qparams(*value.qparams);
-    TORCH_CHECK_VALUE(!value.indices || !value.quantized(),
-                      "qatx program: a value is both codes and indices");
+    TORCH_CHECK_VALUE(value.dtype == at::kFloat || !value.quantized(),
+                      "qatx program: a value is both codes and ", c10::toString(value.dtype));
     TORCH_CHECK_VALUE(value.quantized() || value.name.empty(), "qatx program: value \"", value.name,
                       "\" has a name, which only quantized values have");
   }
@@ -136,7 +149,7 @@ GraphState to_state(const Graph& graph) {
       const auto& q = *value.qparams;
       values.emplace_back(kCodes, q.scale, q.zero_point, q.quant_min, q.quant_max, value.name);
     } else {
-      values.emplace_back(value.indices ? kIndices : kFloat32, 0.0, 0, 0, 0, value.name);
+      values.emplace_back(type_number(value.dtype), 0.0, 0, 0, 0, value.name);
     }
   }
   std::vector<NodeState> nodes;
@@ -154,13 +167,14 @@ Graph from_state(const GraphState& state) {
                     "; a newer qatx may");
   Graph graph;
   for (const auto& [type, scale, zero_point, quant_min, quant_max, name] : values) {
-    TORCH_CHECK_VALUE(type == kFloat32 || type == kCodes || type == kIndices,
+    TORCH_CHECK_VALUE(type >= kFloat32 && type <= kMask,
                       "qatx program: a value is of the unknown type ", type);
     graph.add_value(type == kCodes
                         ? std::optional(make_qparams(scale, zero_point, quant_min, quant_max))
                         : std::nullopt,
                     name);
-    graph.values.back().indices = type == kIndices;
+    if (type == kIndices) graph.values.back().dtype = at::kLong;
+    if (type == kMask) graph.values.back().dtype = at::kBool;
   }
   graph.inputs = inputs;
   graph.outputs = outputs;

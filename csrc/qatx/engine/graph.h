@@ -15,13 +15,13 @@
 namespace qatx::engine {
 
 // A value is a float tensor, or unsigned 8-bit codes with quantization parameters; an input may
-// also consist of indices (int64). Sizes are known only when a program runs. Four-dimensional
-// values are N, C, H, W in name and N, H, W, C in memory, five-dimensional ones N, C, D, H, W and
-// N, D, H, W, C; all others are row-major.
+// also be a tensor of indices (int64) or a mask (bool). Sizes are known only when a program runs.
+// Four-dimensional values are N, C, H, W in name and N, H, W, C in memory, five-dimensional ones N,
+// C, D, H, W and N, D, H, W, C; all others are row-major.
 struct Value {
-  std::optional<kernels::QParams> qparams;  // nullopt: float32, or indices
-  std::string name{};  // of the fake quantizer in the model; "" where none made it
-  bool indices = false;
+  std::optional<kernels::QParams> qparams;  // nullopt: no codes
+  std::string name{};                 // of the fake quantizer in the model; "" where none made it
+  at::ScalarType dtype = at::kFloat;  // of what is no codes
 
   bool quantized() const { return qparams.has_value(); }
 };
@@ -53,6 +53,9 @@ const Node* producer(const Graph& graph, int64_t value);
 // How many nodes and outputs read a value; a node that reads it twice counts twice.
 int64_t count_uses(const Graph& graph, int64_t value);
 
+// Whether the second input of a node is a mask.
+bool takes_mask(const Node& node);
+
 // Whether codes less their zero point fit 8 signed bits, so that they can take the place of a
 // weight.
 bool fits_weight(const kernels::QParams& qparams);
@@ -68,7 +71,7 @@ void check_graph(const Graph& graph);
 
 // What is pickled. Weights are logical (not packed for an instruction set), so a file runs on any
 // machine.
-// The first number: 0 for float32, 1 for codes, 2 for indices.
+// The first number: 0 for float32, 1 for codes, 2 for indices, 3 for a mask.
 using ValueState = std::tuple<int64_t, double, int64_t, int64_t, int64_t, std::string>;
 using NodeState = std::tuple<std::string, std::string, std::vector<int64_t>, int64_t,
                              std::vector<std::tuple<std::string, std::vector<int64_t>>>,

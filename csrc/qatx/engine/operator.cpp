@@ -15,6 +15,7 @@ using Factory = std::unique_ptr<Operator> (*)(const NodeReader&);
 constexpr std::pair<std::string_view, Factory> kOperators[] = {
     {"add", make_add},
     {"affine", make_affine},
+    {"amax", make_amax},
     {"avg_pool2d", make_avg_pool2d},
     {"avg_pool3d", make_avg_pool3d},
     {"cat", make_cat},
@@ -22,6 +23,7 @@ constexpr std::pair<std::string_view, Factory> kOperators[] = {
     {"conv3d", make_conv3d},
     {"conv_transpose2d", make_conv_transpose2d},
     {"dequantize", make_dequantize},
+    {"div", make_div},
     {"embedding", make_embedding},
     {"layer_norm", make_layer_norm},
     {"linear", make_linear},

@@ -11,7 +11,8 @@ namespace qatx::engine {
 
 using Shape = std::vector<int64_t>;
 
-// A tensor while a program runs. `data` holds codes (uint8_t), float32, or indices (int64_t).
+// A tensor while a program runs. `data` holds codes (uint8_t), float32, indices (int64_t) or
+// a mask (bool).
 struct Buffer {
   void* data;
   // How images lie in memory: channels last, as all values of a program do, or first, as an input
@@ -20,6 +21,7 @@ struct Buffer {
 
   const uint8_t* codes() const { return static_cast<const uint8_t*>(data); }
   const int64_t* indices() const { return static_cast<const int64_t*>(data); }
+  const bool* mask() const { return static_cast<const bool*>(data); }
   const float* floats() const { return static_cast<const float*>(data); }
 };
 

@@ -66,6 +66,10 @@ Plan::Plan(const Graph& graph, std::span<const std::unique_ptr<Operator>> operat
           return node.op == "quantize" ||
                  std::count(node.inputs.begin(), node.inputs.end(), graph.inputs[i]) == 0;
         }));
+    is_mask_.push_back(std::all_of(graph.nodes.begin(), graph.nodes.end(), [&](const Node& node) {
+      const auto uses = std::count(node.inputs.begin(), node.inputs.end(), graph.inputs[i]);
+      return uses == 0 || (uses == 1 && takes_mask(node) && node.inputs.back() == graph.inputs[i]);
+    }));
   }
   std::vector<Interval> intervals;
   std::vector<std::pair<size_t, int64_t>> placed;  // values and their bytes
@@ -134,7 +138,8 @@ std::vector<at::Tensor> Plan::run(std::span<const at::Tensor> inputs) const {
   }
   std::vector<at::Tensor> dense;  // keeps inputs alive that had to be copied
   for (size_t i = 0; i < inputs.size(); ++i) {
-    const auto format = memory_format(static_cast<size_t>(inputs[i].dim()));
+    const auto format = is_mask_[i] ? at::MemoryFormat::Contiguous
+                                    : memory_format(static_cast<size_t>(inputs[i].dim()));
     const bool as_named = format != at::MemoryFormat::Contiguous && takes_any_layout_[i] &&
                           !inputs[i].is_contiguous(format);
     dense.push_back(inputs[i].contiguous(as_named ? at::MemoryFormat::Contiguous : format));

@@ -36,6 +36,7 @@ class Plan {
   std::vector<int64_t> ends_;     // of the values in the arena
   int64_t arena_bytes_ = 0;
   std::vector<bool> takes_any_layout_;  // by input: only "quantize" reads it
+  std::vector<bool> is_mask_;           // by input: only a mask, which lies row by row
   bool empty_ = false;                  // some value has no elements: there is nothing to compute
 
   // One arena for each call that runs at the moment, kept for the next.

@@ -41,9 +41,11 @@ std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs) cons
   std::vector<Shape> shapes;
   for (size_t i = 0; i < inputs.size(); ++i) {
     const at::Tensor& input = inputs[i];
-    const bool indices = graph_.values[static_cast<size_t>(graph_.inputs[i])].indices;
-    TORCH_CHECK_TYPE(input.scalar_type() == (indices ? at::kLong : at::kFloat),
-                     "qatx program: input ", i, " must be ", indices ? "int64" : "float32",
+    const at::ScalarType dtype = graph_.values[static_cast<size_t>(graph_.inputs[i])].dtype;
+    TORCH_CHECK_TYPE(input.scalar_type() == dtype, "qatx program: input ", i, " must be ",
+                     dtype == at::kLong   ? "int64"
+                     : dtype == at::kBool ? "bool"
+                                          : "float32",
                      ", got ", c10::toString(input.scalar_type()));
     TORCH_CHECK_VALUE(input.device().is_cpu() && input.layout() == at::kStrided,
                       "qatx program: input ", i, " must be a dense tensor on the CPU, got ",

@@ -25,8 +25,9 @@ class C10_EXPORT Program final : public torch::CustomClassHolder {
   // Checks the graph and packs its weights for the instruction set in use. Throws c10::Error.
   explicit Program(Graph graph);
 
-  // One CPU tensor for each input, float32 or, for indices, int64; NaN counts as 0.0. Throws
-  // c10::Error for a wrong number, dtype, device, index, or a shape that the program cannot take.
+  // One CPU tensor for each input, float32 or, for indices, int64, and for a mask bool; NaN counts
+  // as 0.0. Throws c10::Error for a wrong number, dtype, device, index, or a shape that the program
+  // cannot take.
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs) const;
 
   const Graph& graph() const { return graph_; }

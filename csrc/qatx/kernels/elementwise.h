@@ -24,11 +24,14 @@ struct ElementwiseKernels {
                            const QParams& qparams);
   void (*dequantize_to_nchw)(const uint8_t* q, float* x, int64_t channels, int64_t pixels,
                              const QParams& qparams);
-  // y = float(a - za) * sa + float(b - zb) * sb (add), or the product of the two (mul), then clamp
-  // and output as in Epilogue (its scale, bias, residual are not used): `rows` rows of n elements.
+  // y = float(a - za) * sa + float(b - zb) * sb (add), or the product of the two (mul), or the
+  // first divided by the second (div), then clamp and output as in Epilogue (its scale, bias,
+  // residual are not used): `rows` rows of n elements.
   void (*add)(const Operand& a, const Operand& b, int64_t rows, int64_t n,
               const Epilogue& epilogue);
   void (*mul)(const Operand& a, const Operand& b, int64_t rows, int64_t n,
+              const Epilogue& epilogue);
+  void (*div)(const Operand& a, const Operand& b, int64_t rows, int64_t n,
               const Epilogue& epilogue);
   // out = table[q], of 256 entries
   void (*lookup)(const uint8_t* q, uint8_t* out, int64_t n, const uint8_t* table);

@@ -7,7 +7,8 @@
 namespace qatx::kernels {
 
 // Rows of float32 elements that lie behind each other, and what is done to them first:
-//   t = x * factor (or x / factor, where `divide` is set), then t + mask, where there is a mask
+//   t = x * factor (or x / factor, where `divide` is set), then t + mask, where there is a mask;
+//   or, where `replace` is set, the mask's element in the place of t, unless that is NaN
 struct Rows {
   const float* x;  // [rows][n]
   int64_t rows;
@@ -16,6 +17,7 @@ struct Rows {
   bool divide;
   const float* mask;    // nullptr: none
   int64_t mask_stride;  // 0: every row meets the same n numbers
+  bool replace = false;
 };
 
 // Operators that see whole rows and compute in float32. Their sums are taken in kLanes lanes,

@@ -52,8 +52,7 @@ class ScaledDotProductAttention(nn.Module):
             key: `[N, heads, S, E]`.
             value: `[N, heads, S, D]`.
             attn_mask: bool, True where to attend, or float32 that is added to the scores; of a
-                shape that broadcasts to `[N, heads, T, S]`. In the converted model a float32 mask
-                that is the same for all heads stays within the integer program.
+                shape that broadcasts to `[N, heads, T, S]`.
             dropout_p: The share of probabilities that are left out. As in PyTorch it does not
                 depend on the mode of the module.
             is_causal: Whether each query only meets keys up to its own place.
@@ -67,9 +66,9 @@ class ScaledDotProductAttention(nn.Module):
         if is_causal:
             shape = (query.size(-2), key.size(-2))
             allowed = torch.ones(shape, dtype=torch.bool, device=query.device).tril()
-            scores = scores + _as_summand(allowed)
+            scores = _keep(scores, allowed)
         if attn_mask is not None:
-            scores = scores + (_as_summand(attn_mask) if _is_bool(attn_mask) else attn_mask)
+            scores = _keep(scores, attn_mask) if _is_bool(attn_mask) else scores + attn_mask
         probabilities: Tensor = self.probability_fake_quantize(torch.softmax(scores, -1))
         if dropout_p > 0:
             probabilities = F.dropout(probabilities, dropout_p)
@@ -88,5 +87,5 @@ def _is_bool(mask: Tensor) -> bool:
     return mask.dtype == torch.bool
 
 
-def _as_summand(allowed: Tensor) -> Tensor:
-    return torch.zeros_like(allowed, dtype=torch.float32).masked_fill(~allowed, -math.inf)
+def _keep(scores: Tensor, allowed: Tensor) -> Tensor:
+    return torch.where(allowed, scores, -math.inf)

@@ -231,14 +231,10 @@ class ConvTranspose2d(_Conv, nn.ConvTranspose2d):
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, output_padding, bias, dilation,
-            device: As in `torch.nn.ConvTranspose2d`.
-        groups: 1.
+            groups, device: As in `torch.nn.ConvTranspose2d`.
         qconfig: How to quantize; None for `QConfig()`.
         relu: False, True or "relu6".
         quantize_output: Whether the output is quantized.
-
-    Raises:
-        ValueError: `groups` is not 1.
     """
 
     _arguments = (*_ARGUMENTS, "output_padding")
@@ -260,8 +256,6 @@ class ConvTranspose2d(_Conv, nn.ConvTranspose2d):
         relu: Relu = False,
         quantize_output: bool = True,
     ) -> None:
-        if groups != 1:
-            raise ValueError(f"ConvTranspose2d: groups must be 1, got {groups}")
         super().__init__(
             in_channels,
             out_channels,
@@ -269,33 +263,40 @@ class ConvTranspose2d(_Conv, nn.ConvTranspose2d):
             stride=stride,
             padding=padding,
             output_padding=output_padding,
+            groups=groups,
             bias=bias,
             dilation=dilation,
             device=device,
         )
         qconfig = qconfig or QConfig()
-        self._init_weight(qconfig, self.weight.transpose(0, 1).shape, device)
+        self._init_weight(qconfig, self._exchange_channels(self.weight).shape, device)
         self._init_output(qconfig, relu, quantize_output, device)
 
     def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # noqa: A002
         """Returns float32 `[N, Cout, H', W']`."""
         return self._run_deployed(input)
 
-    # The weight's output channels come second; its scales belong to them.
+    # The weight's output channels come second, in each group; its scales belong to them.
 
     def _deployed_weight(self) -> Tensor:
-        weight: Tensor = self.weight.transpose(0, 1)
-        return weight
+        return self._exchange_channels(self.weight)
 
     @torch.no_grad()
     def _set_deployed_weight(self, weight: Tensor) -> None:
-        self.weight.copy_(weight.transpose(0, 1))
+        self.weight.copy_(self._exchange_channels(weight))
+
+    def _exchange_channels(self, weight: Tensor) -> Tensor:
+        """From output channels first to input channels first, or back."""
+        if self.groups == 1:
+            return weight.transpose(0, 1)
+        groups: Tensor = weight.unflatten(0, (self.groups, -1))
+        return groups.transpose(1, 2).flatten(0, 1)
 
     def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         assert not isinstance(self.padding, str)
         return F.conv_transpose2d(
             x,
-            weight.transpose(0, 1),
+            self._exchange_channels(weight),
             bias,
             self.stride,
             self.padding,

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_upsample_nearest_exact2d.h>
 #include <ATen/ops/adaptive_avg_pool2d.h>
+#include <ATen/ops/amax.h>
 #include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/avg_pool3d.h>
 #include <ATen/ops/bmm.h>
@@ -148,20 +149,23 @@ class Network {
     Sizes dilation;
     Sizes padding;
     Sizes output_padding;
+    int64_t groups = 1;
   };
 
   Tensor conv_transpose2d(const Tensor& x, const ConvTranspose2dOptions& o) {
     const at::Tensor weight =
-        random_weight({o.out_channels, x.expected.size(1), o.kernel[0], o.kernel[1]});
+        random_weight({o.out_channels, x.expected.size(1) / o.groups, o.kernel[0], o.kernel[1]});
     Node node{.op = "conv_transpose2d",
               .inputs = {x.value},
               .ints = {{"stride", o.stride},
                        {"dilation", o.dilation},
                        {"padding", o.padding},
-                       {"output_padding", o.output_padding}}};
+                       {"output_padding", o.output_padding},
+                       {"groups", {o.groups}}}};
+    const at::Tensor by_group = weight.to(at::kDouble).unflatten(0, {o.groups, -1});
     const at::Tensor sums =
-        at::conv_transpose2d(x.steps(), weight.to(at::kDouble).transpose(0, 1), {}, o.stride,
-                             o.padding, o.output_padding, 1, o.dilation);
+        at::conv_transpose2d(x.steps(), by_group.transpose(1, 2).flatten(0, 1), {}, o.stride,
+                             o.padding, o.output_padding, o.groups, o.dilation);
     return layer(std::move(node), x, weight, at::round(sums), {1, -1, 1, 1}, false);
   }
 
@@ -213,14 +217,31 @@ class Network {
       t = divide ? t / scale : t * scale;
     }
     if (!mask_sizes.empty()) {
-      at::Tensor mask = random_floats(random, mask_sizes, -2.0f, 2.0f);
-      mask = at::where(mask < -1.0f, at::full_like(mask, -1e4), mask);
+      const at::Tensor numbers = random_floats(random, mask_sizes, -2.0f, 2.0f);
+      at::Tensor mask = at::where(numbers < -1.0f, at::full_like(numbers, -1e4), numbers);
+      const bool replaces = random.chance(0.4);
+      const bool keep = random.chance(0.5);
+      if (replaces) {
+        mask = numbers < -1.0f;
+        node.floats["fill"] = {random.chance(0.5) ? -1e4 : -3.0};
+        if (keep) node.ints["keep"] = {1};
+      }
       inputs_.push_back(in_some_layout(mask));
       node.inputs.push_back(add_input(graph_));
-      if (mask.dim() == 4) {
-        mask = mask.squeeze(1).repeat_interleave(t.size(0) / mask.size(0), 0);
+      if (replaces) graph_.values.back().dtype = at::kBool;
+      if (mask.dim() == 4) {  // [samples, heads, ...]
+        const int64_t samples = mask.size(0);
+        const int64_t heads = mask.size(1) > 1 ? mask.size(1) : t.size(0) / samples;
+        mask = mask.expand({t.size(0) / heads, heads, mask.size(2), mask.size(3)}).flatten(0, 1);
+      } else if (mask.dim() == 3 && mask.size(0) > 1) {
+        mask = mask.repeat({t.size(0) / mask.size(0), 1, 1});
       }
-      t = t + mask;
+      if (replaces) {
+        const at::Tensor fill = at::full_like(t, node.floats["fill"][0]);
+        t = keep ? at::where(mask, t, fill) : at::where(mask, fill, t);
+      } else {
+        t = t + mask;
+      }
     }
     return finish(std::move(node), softmax ? expected_softmax(t) : t);
   }
@@ -260,6 +281,16 @@ class Network {
 
   Tensor mul(const Tensor& a, const Tensor& b) {
     return finish({.op = "mul", .inputs = {a.value, b.value}}, a.expected * b.expected);
+  }
+
+  Tensor div(const Tensor& a, const Tensor& b) {
+    return finish({.op = "div", .inputs = {a.value, b.value}}, a.expected / b.expected);
+  }
+
+  // Keeps the dimensions.
+  Tensor amax(const Tensor& x, const Sizes& dims) {
+    Node node{.op = "amax", .inputs = {x.value}, .ints = {{"dims", dims}}};
+    return {add_node(graph_, std::move(node), x.q), at::amax(x.expected, dims, true), x.q};
   }
 
   // A function of one value that is random, with some NaN and infinities.
@@ -345,7 +376,7 @@ class Network {
     const auto add = [&](const at::Tensor& numbers) {
       inputs_.push_back(in_some_layout(numbers));
       const int64_t value = add_input(graph_);
-      graph_.values.back().indices = true;
+      graph_.values.back().dtype = at::kLong;
       return value;
     };
     const at::Tensor indices = at::randint(rows, sizes, at::kLong);

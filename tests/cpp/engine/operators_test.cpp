@@ -121,8 +121,11 @@ TEST(OperatorsTest, ScoresWithAndWithoutSoftmax) {
                            {mask_rows, columns},
                            {1, mask_rows, columns},
                            {parts * heads, mask_rows, columns},
+                           {heads, mask_rows, columns},
+                           {1, heads, mask_rows, columns},
+                           {parts, heads, mask_rows, columns},
                            {parts, 1, mask_rows, columns}};
-    return network.scores(x, random.chance(0.6), masks[random.integer(0, 5)]);
+    return network.scores(x, random.chance(0.6), masks[random.integer(0, 8)]);
   });
 }
 
@@ -231,7 +234,9 @@ TEST(OperatorsTest, ConvTranspose2d) {
                                       .dilation = random_pair(network, 1, 3),
                                       .padding = {0, 0},
                                       .output_padding = {0, 0}};
-    const auto x = network.input(random_image(network, random_channels(network), 1, 1));
+    o.groups = random.chance(0.4) ? random.integer(2, 4) : 1;
+    o.out_channels *= o.groups;
+    const auto x = network.input(random_image(network, random_channels(network) * o.groups, 1, 1));
     for (size_t d = 0; d < 2; ++d) {
       o.output_padding[d] = random.integer(0, std::max(o.stride[d], o.dilation[d]) - 1);
       const int64_t size = (x.expected.size(static_cast<int64_t>(d) + 2) - 1) * o.stride[d] +
@@ -245,7 +250,7 @@ TEST(OperatorsTest, ConvTranspose2d) {
                  [&](Network& n) { return n.conv_transpose2d(n.input({2, 35, 24, 25}), twice); });
 }
 
-TEST(OperatorsTest, Mean) {
+TEST(OperatorsTest, MeanAndGreatest) {
   check_networks(150, [](Network& network) {
     auto& random = network.random;
     Sizes sizes;
@@ -256,7 +261,8 @@ TEST(OperatorsTest, Mean) {
       if (random.chance(0.5)) dims.push_back(d);
     }
     if (dims.empty()) dims.push_back(random.integer(0, dimensions - 1));
-    return network.mean(network.input(sizes), dims);
+    const auto x = network.input(sizes);
+    return random.chance(0.7) ? network.mean(x, dims) : network.amax(x, dims);
   });
   check_networks(2, [](Network& n) { return n.mean(n.input({2, 70, 30, 31}), {1}); });
 }
@@ -309,17 +315,19 @@ TEST(OperatorsTest, LargestSums) {
 }
 
 Network::Tensor combine(Network& network, const Network::Tensor& a, const Network::Tensor& b) {
-  switch (network.random.integer(0, 2)) {
+  switch (network.random.integer(0, 3)) {
     case 0:
       return network.add(a, b);
     case 1:
       return network.sub(a, b);
+    case 2:
+      return network.div(a, b);
     default:
       return network.mul(a, b);
   }
 }
 
-TEST(OperatorsTest, AddSubAndMul) {
+TEST(OperatorsTest, AddSubMulAndDiv) {
   check_networks(100, [](Network& network) {
     auto& random = network.random;
     Sizes sizes;

@@ -11,6 +11,7 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 // The operand that is one code for all elements of a row.
+enum class Kind { sum, product, quotient };
 enum class Repeated { none, a, b };
 
 class ElementwiseTest : public KernelTest {
@@ -71,8 +72,8 @@ class ElementwiseTest : public KernelTest {
   }
 
   // A sum or product; rows of either operand lie apart, or one row serves all.
-  void check_combined(int64_t rows, int64_t n, Repeated repeated, bool sum) {
-    SCOPED_TRACE(::testing::Message() << rows << " rows of " << n << (sum ? ", sum" : ", product"));
+  void check_combined(int64_t rows, int64_t n, Repeated repeated, Kind kind) {
+    SCOPED_TRACE(::testing::Message() << rows << " rows of " << n << ", kind " << int(kind));
     const QParams qa = middling_qparams();
     const QParams qb = middling_qparams();
     const int64_t gap = integer(0, 5);
@@ -87,7 +88,9 @@ class ElementwiseTest : public KernelTest {
     Buffer<float> floats(rows * (n + gap), 4 * integer(0, 15));
     const Operand operand_a{a.data(), qa, stride_a, repeated == Repeated::a};
     const Operand operand_b{b.data(), qb, stride_b, repeated == Repeated::b};
-    const auto kernel_function = sum ? kernel().add : kernel().mul;
+    const auto kernel_function = kind == Kind::sum       ? kernel().add
+                                 : kind == Kind::product ? kernel().mul
+                                                         : kernel().div;
     Epilogue epilogue{};
     epilogue.clamp_min = chance(0.5) ? 0.0f : -kInf;
     epilogue.clamp_max = chance(0.5) ? 2.0f : kInf;
@@ -109,8 +112,10 @@ class ElementwiseTest : public KernelTest {
         const uint8_t code_b = b[r * stride_b + (operand_b.constant ? 0 : i)];
         const float value_a = expected_value(code_a, qa);
         const float value_b = expected_value(code_b, qb);
-        const float y = expected_clamp(sum ? value_a + value_b : value_a * value_b,
-                                       epilogue.clamp_min, epilogue.clamp_max);
+        const float combined = kind == Kind::sum       ? value_a + value_b
+                               : kind == Kind::product ? value_a * value_b
+                                                       : value_a / value_b;
+        const float y = expected_clamp(combined, epilogue.clamp_min, epilogue.clamp_max);
         ASSERT_TRUE(same(floats[at], y)) << "row " << r << ", element " << i;
         ASSERT_TRUE(same(codes[at], expected_code(y, epilogue.out)))
             << "row " << r << ", element " << i;
@@ -173,11 +178,11 @@ TEST_P(ElementwiseTest, Transposed) {
   check_transposed(129, 196);
 }
 
-TEST_P(ElementwiseTest, AddAndMul) {
+TEST_P(ElementwiseTest, AddMulAndDiv) {
   for (int64_t n = 1; n <= 150; ++n) {
     for (const Repeated repeated : {Repeated::none, Repeated::a, Repeated::b}) {
-      for (const bool sum : {true, false}) {
-        check_combined(integer(0, 4), n, repeated, sum);
+      for (const Kind kind : {Kind::sum, Kind::product, Kind::quotient}) {
+        check_combined(integer(0, 4), n, repeated, kind);
         if (HasFatalFailure()) return;
       }
     }

@@ -59,7 +59,7 @@ class Buffer {
   explicit Buffer(int64_t size, int64_t shift = 0)
       : size_(size),
         bytes_(static_cast<size_t>(size) * sizeof(T) + 2 * kZone + static_cast<size_t>(shift)),
-        storage_(static_cast<uint8_t*>(::operator new (bytes_, std::align_val_t{64}))),
+        storage_(static_cast<uint8_t*>(::operator new(bytes_, std::align_val_t{64}))),
         data_(reinterpret_cast<T*>(storage_.get() + kZone + shift)) {
     std::memset(storage_.get(), kCanary, bytes_);
   }
@@ -94,7 +94,7 @@ class Buffer {
   }
 
   struct Delete {
-    void operator()(uint8_t* storage) const { ::operator delete (storage, std::align_val_t{64}); }
+    void operator()(uint8_t* storage) const { ::operator delete(storage, std::align_val_t{64}); }
   };
 
   int64_t size_;

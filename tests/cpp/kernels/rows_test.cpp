@@ -61,8 +61,11 @@ class RowsTest : public KernelTest {
         value =
             special && test.chance(0.05) ? kSpecial[test.integer(0, 4)] : test.real(-most, most);
       }
-      for (float& value : mask) value = test.chance(0.3) ? -kInf : test.real(-1.0f, 1.0f);
-      rows = {x.data(), row_count, n, 1.0f, test.chance(0.4), nullptr, 0};
+      const bool replace = test.chance(0.4);
+      for (float& value : mask) {
+        value = test.chance(0.3) ? -kInf : replace ? kNaN : test.real(-1.0f, 1.0f);
+      }
+      rows = {x.data(), row_count, n, 1.0f, test.chance(0.4), nullptr, 0, replace};
       if (test.chance(0.6)) rows.factor = test.real(0.1f, 9.0f);
       if (test.chance(0.5)) {
         rows.mask = mask.data();
@@ -81,7 +84,9 @@ class RowsTest : public KernelTest {
 
     float element(int64_t r, int64_t i) const {
       const float t = rows.divide ? x[r * n + i] / rows.factor : x[r * n + i] * rows.factor;
-      return rows.mask ? t + rows.mask[r * rows.mask_stride + i] : t;
+      if (!rows.mask) return t;
+      const float m = rows.mask[r * rows.mask_stride + i];
+      return !rows.replace ? t + m : std::isnan(m) ? t : m;
     }
 
     // expected(r) gives the row before clamping.

@@ -7,6 +7,7 @@
 #include "qatx/convert/rules/rules.h"
 #include "qatx/convert/rules/sizes.h"
 #include "qatx/engine/moves.h"
+#include "qatx/engine/operators/layout.h"
 
 namespace qatx::torchscript {
 namespace {
@@ -59,6 +60,51 @@ void add_moved(Lowering& lowering, engine::Node node, const std::vector<int64_t>
   lowering.add_node(std::move(move), output, std::nullopt);
 }
 
+// A number, or a tensor that holds one.
+std::optional<double> number(Lowering& lowering, const jit::Value* value) {
+  const auto constant = lowering.constant(value);
+  if (!constant) return std::nullopt;
+  if (constant->isScalar()) return constant->toScalar().toDouble();
+  if (!constant->isTensor() || !constant->toTensor().defined() || constant->toTensor().dim() != 0) {
+    return std::nullopt;
+  }
+  return constant->toTensor().item().toDouble();
+}
+
+// Whether scores take this mask, as a reason why not.
+std::string check_mask(Lowering& lowering, const Scores& scores, const jit::Value* x,
+                       const jit::Value* mask) {
+  const auto* sizes = lowering.sizes(x);
+  const auto* mask_sizes = lowering.sizes(mask);
+  if (!sizes || !mask_sizes || mask_sizes->empty() || mask_sizes->size() > sizes->size() ||
+      mask_sizes->back() != sizes->back()) {
+    return "the mask has not the dimensions of the scores";
+  }
+  if (sizes->size() != (scores.steps.empty() ? 3 : 4)) {
+    return "what is masked has not three or four dimensions";
+  }
+  if (lowering.makes(mask) && mask_sizes->size() == 4 && (*mask_sizes)[1] != 1) {
+    return "the mask differs between heads and is itself a result in integers";
+  }
+  return "";
+}
+
+// Where the mask is true (false, with `keep`) a number takes the place of the score.
+std::string lower_score_fill(Lowering& lowering, jit::Node* node, jit::Value* x, jit::Value* mask,
+                             const jit::Value* value, bool keep) {
+  const auto scores = find_scores(lowering, x);
+  if (!scores) return "input is not the product of two tensors of codes";
+  const auto fill = number(lowering, value);
+  if (!fill || std::isnan(*fill)) return "what replaces scores is not one constant number";
+  if (!lowering.has_dtype(mask, at::kBool)) return "the mask is not bool";
+  if (auto reason = check_mask(lowering, *scores, x, mask); !reason.empty()) return reason;
+  engine::Node affine{.op = "affine", .inputs = {scores->value, lowering.use_mask(mask)}};
+  affine.floats = {{"fill", {*fill}}};
+  affine.ints = {{"keep", {keep}}};
+  add_moved(lowering, std::move(affine), scores->steps, node->output());
+  return "";
+}
+
 // Codes moved by these steps.
 int64_t moved_codes(Lowering& lowering, jit::Value* value, std::vector<int64_t> steps) {
   const int64_t codes = lowering.use_codes(value);
@@ -107,22 +153,16 @@ std::string lower_matmul(Lowering& lowering, jit::Node* node) {
 std::string lower_score_scale(Lowering& lowering, jit::Node* node, bool divide) {
   const bool first = lowering.constant(node->input(0)).has_value();
   if (first && divide) return "divides a constant";
-  const auto constant = lowering.constant(node->input(first ? 0 : 1));
   const auto scores = find_scores(lowering, node->input(first ? 1 : 0));
-  if (!constant || !scores) return "input is not the product of two tensors of codes";
-  double scale = 0;
-  if (constant->isScalar()) {
-    scale = constant->toScalar().toDouble();
-  } else if (constant->isTensor() && constant->toTensor().dim() == 0) {
-    scale = constant->toTensor().item().toDouble();
-  } else {
-    return "a constant has more than one element";
-  }
-  if (!std::isfinite(static_cast<float>(scale)) || (divide && static_cast<float>(scale) == 0.0f)) {
+  if (!scores) return "input is not the product of two tensors of codes";
+  const auto scale = number(lowering, node->input(first ? 0 : 1));
+  if (!scale) return "its factor is not one constant number";
+  if (!std::isfinite(static_cast<float>(*scale)) ||
+      (divide && static_cast<float>(*scale) == 0.0f)) {
     return "its constant is not finite";
   }
   engine::Node affine{.op = "affine", .inputs = {scores->value}};
-  affine.floats = {{"scale", {scale}}};
+  affine.floats = {{"scale", {*scale}}};
   affine.ints = {{"divide", {divide}}};
   add_moved(lowering, std::move(affine), scores->steps, node->output());
   return "";
@@ -140,22 +180,22 @@ std::string lower_score_mask(Lowering& lowering, jit::Node* node) {
   if (lowering.codes(mask) || !lowering.has_dtype(mask, at::kFloat)) {
     return "the mask is not float32";
   }
-  const auto* sizes = lowering.sizes(x);
-  const auto* mask_sizes = lowering.sizes(mask);
-  if (!sizes || !mask_sizes || mask_sizes->empty() || mask_sizes->size() > sizes->size() ||
-      mask_sizes->back() != sizes->back()) {
-    return "the mask has not the dimensions of the scores";
-  }
-  if (sizes->size() != (scores->steps.empty() ? 3 : 4)) {
-    return "what is masked has not three or four dimensions";
-  }
-  const size_t more = mask_sizes->size();
-  if ((more >= 3 && sizes->size() == 4 && (*mask_sizes)[more - 3] != 1)) {
-    return "the mask differs between heads";
-  }
-  engine::Node affine{.op = "affine", .inputs = {scores->value, lowering.use_float(mask)}};
+  if (auto reason = check_mask(lowering, *scores, x, mask); !reason.empty()) return reason;
+  engine::Node affine{.op = "affine", .inputs = {scores->value, lowering.use_mask(mask)}};
   add_moved(lowering, std::move(affine), scores->steps, node->output());
   return "";
+}
+
+std::string lower_masked_fill(Lowering& lowering, jit::Node* node) {
+  return lower_score_fill(lowering, node, node->input(0), node->input(1), node->input(2),
+                          /*keep=*/false);
+}
+
+std::string lower_where(Lowering& lowering, jit::Node* node) {
+  if (node->inputs().size() != 3) return "has no integer form";
+  const bool keep = lowering.constant(node->input(2)).has_value();
+  return lower_score_fill(lowering, node, node->input(keep ? 1 : 2), node->input(0),
+                          node->input(keep ? 2 : 1), keep);
 }
 
 std::string lower_softmax(Lowering& lowering, jit::Node* node) {
@@ -180,10 +220,24 @@ std::string lower_softmax(Lowering& lowering, jit::Node* node) {
               node->output());
     return "";
   }
-  const auto scores = find_scores(lowering, x);
-  if (!scores) return "input is neither fake-quantized nor the product of two tensors of codes";
-  softmax.inputs = {scores->value};
-  add_moved(lowering, std::move(softmax), scores->steps, node->output());
+  if (const auto scores = find_scores(lowering, x)) {
+    softmax.inputs = {scores->value};
+    add_moved(lowering, std::move(softmax), scores->steps, node->output());
+    return "";
+  }
+  const auto value = lowering.own_float(x);
+  if (!value) {
+    return "input is neither fake-quantized nor an integer operator's result used only here";
+  }
+  softmax.inputs = {*value};
+  std::vector<int64_t> split;
+  if (engine::is_image(sizes->size())) {
+    engine::Node merge{
+        .op = "move", .inputs = {*value}, .ints = {{"steps", one_step(MoveKind::merge, {0, 1})}}};
+    softmax.inputs = {add_inner(lowering, std::move(merge), std::nullopt)};
+    split = one_step(MoveKind::split, {0, (*sizes)[1]});
+  }
+  add_moved(lowering, std::move(softmax), split, node->output());
   return "";
 }
 

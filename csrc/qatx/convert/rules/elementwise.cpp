@@ -128,7 +128,13 @@ std::string lower_sub(Lowering& lowering, jit::Node* node) {
 
 std::string lower_div(Lowering& lowering, jit::Node* node) {
   if (lower_score_scale(lowering, node, /*divide=*/true).empty()) return "";
-  return lower_table(lowering, node);
+  const bool two = node->inputs().size() == 2 && lowering.codes(node->input(0)) &&
+                   lowering.codes(node->input(1));
+  if (!two) return lower_table(lowering, node);
+  engine::Node div{.op = "div"};
+  div.inputs = {lowering.use_codes(node->input(0)), lowering.use_codes(node->input(1))};
+  lowering.add_node(std::move(div), node->output(), std::nullopt);
+  return "";
 }
 
 std::string lower_mul(Lowering& lowering, jit::Node* node) {

@@ -61,8 +61,28 @@ void add_between(Lowering& lowering, engine::Node node, jit::Value* input, jit::
   lowering.add_node(std::move(lower), output, std::nullopt);
 }
 
-// weight stands with its input channels first, as quantized by output channel: transposed, that is
-// transpose(fake_quantize(transpose(weight))).
+// What a transposed convolution with groups makes of a weight whose output channels come first.
+at::Tensor input_channels_first(const at::Tensor& weight, int64_t groups) {
+  return weight.unflatten(0, {groups, -1}).transpose(1, 2).flatten(0, 1);
+}
+
+// The fake-quantized weight behind what a transposed convolution takes: its output channels come
+// first, those of the convolution's second in each group. nullptr where it is not that.
+jit::Value* find_transposed_weight(Lowering& lowering, jit::Value* taken, int64_t groups) {
+  jit::Value* value = taken;
+  const auto kind = [&] { return std::string_view(value->node()->kind().toQualString()); };
+  while (kind() == "aten::transpose" || kind() == "aten::flatten" || kind() == "aten::unflatten") {
+    value = value->node()->input(0);
+  }
+  const auto whole = lowering.constant(taken);
+  const auto weight = lowering.constant(value);
+  const bool holds = whole && weight && weight->isTensor() && weight->toTensor().dim() > 1 &&
+                     weight->toTensor().size(0) % groups == 0;
+  if (!holds) return nullptr;
+  return input_channels_first(weight->toTensor(), groups).equal(whole->toTensor()) ? value
+                                                                                   : nullptr;
+}
+
 std::string lower_transposed(Lowering& lowering, jit::Node* node) {
   const auto groups = lowering.ints(node->input(8));
   const auto stride = numbers(lowering, node->input(3), 2);
@@ -72,21 +92,16 @@ std::string lower_transposed(Lowering& lowering, jit::Node* node) {
   if (!groups || !stride || !padding || !dilation || !output_padding) {
     return "stride, padding, dilation or groups depend on the input";
   }
-  if ((*groups)[0] != 1) return "is transposed and has groups";
   if (!has_dimensions(lowering, node->input(0), 4)) return "is transposed and not two-dimensional";
-  jit::Node* transpose = node->input(1)->node();
-  if (std::string_view(transpose->kind().toQualString()) != "aten::transpose" ||
-      lowering.ints(transpose->input(1)) != std::vector<int64_t>{0} ||
-      lowering.ints(transpose->input(2)) != std::vector<int64_t>{1}) {
-    return "weight is not fake-quantized by output channel";
-  }
+  jit::Value* weight = find_transposed_weight(lowering, node->input(1), (*groups)[0]);
+  if (!weight) return "weight is not fake-quantized by output channel";
   engine::Node conv{.op = "conv_transpose2d"};
   conv.ints = {{"stride", *stride},
                {"padding", *padding},
                {"dilation", *dilation},
-               {"output_padding", *output_padding}};
-  const std::string reason =
-      lower_layer(lowering, node->input(0), transpose->input(0), node->input(2), 4, conv);
+               {"output_padding", *output_padding},
+               {"groups", *groups}};
+  const std::string reason = lower_layer(lowering, node->input(0), weight, node->input(2), 4, conv);
   if (reason.empty()) lowering.add_node(std::move(conv), node->output(), std::nullopt);
   return reason;
 }

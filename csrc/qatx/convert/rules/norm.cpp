@@ -15,11 +15,15 @@ namespace jit = torch::jit;
 
 using engine::MoveKind;
 
-// Whether all that reads a value is a fake-quantizer.
+// Whether all that reads a value is a fake-quantizer, perhaps after it is normalized once more.
 bool is_quantized_next(const jit::Value* value) {
   const auto& uses = value->uses();
   return !uses.empty() && std::all_of(uses.begin(), uses.end(), [](const jit::Use& use) {
-    return std::string_view(use.user->kind().toQualString()) == "qatx::fake_quantize";
+    const std::string_view kind = use.user->kind().toQualString();
+    if (kind == "aten::layer_norm" || kind == "aten::softmax") {
+      return is_quantized_next(use.user->output());
+    }
+    return kind == "qatx::fake_quantize" || kind == "qatx::pact";
   });
 }
 

@@ -31,6 +31,15 @@ std::string operator_name(const char* family, const jit::Node* node) {
   return family + std::to_string(spatial_dimensions(node)) + "d";
 }
 
+// Sizes without some dimensions, which are sorted, for engine::MoveKind::reshape.
+std::vector<int64_t> sizes_without(const std::vector<int64_t>& dims, int64_t dimensions) {
+  std::vector<int64_t> kept;
+  for (int64_t d = 0; d < dimensions; ++d) {
+    if (!std::binary_search(dims.begin(), dims.end(), d)) kept.push_back(-2 - d);
+  }
+  return kept;
+}
+
 // kernel, stride (empty: the kernel) and padding stand at inputs 1, 2 and 3 of both window
 // poolings.
 bool read_window(Lowering& lowering, const jit::Node* node, engine::Node& pool) {
@@ -127,12 +136,8 @@ std::string lower_mean(Lowering& lowering, jit::Node* node) {
     lowering.add_node(std::move(mean), node->output(), std::nullopt);
     return "";
   }
-  std::vector<int64_t> kept;
-  for (int64_t d = 0; d < dimensions; ++d) {
-    if (!std::binary_search(dims->begin(), dims->end(), d)) kept.push_back(-2 - d);
-  }
   engine::Node move{.op = "move"};
-  engine::add_move(move.ints["steps"], engine::MoveKind::reshape, kept);
+  engine::add_move(move.ints["steps"], engine::MoveKind::reshape, sizes_without(*dims, dimensions));
   move.inputs = {add_inner(lowering, std::move(mean), std::nullopt)};
   lowering.add_node(std::move(move), node->output(), std::nullopt);
   return "";
@@ -230,33 +235,34 @@ std::string lower_adaptive_pool1d(Lowering& lowering, jit::Node* node) {
   return lower_as_image(lowering, node, std::move(pool), false);
 }
 
-// The greatest values along dimensions: amax.
+// The greatest values along dimensions.
 std::string lower_amax(Lowering& lowering, jit::Node* node) {
   jit::Value* input = node->input(0);
+  if (node->inputs().size() != 3) return "is not along dimensions";  // aten::max of all, or of two
   if (!lowering.codes(input)) return "input is not fake-quantized";
   const auto* sizes = lowering.sizes(input);
   auto dims = lowering.ints(node->input(1));
   const auto keepdim = lowering.ints(node->input(2));
   if (!sizes || !dims || !keepdim) return "its settings depend on the input";
+  if (node->outputs().size() == 2 && !node->outputs()[1]->uses().empty()) {
+    return "the places of the greatest values are used";
+  }
+  if (dims->empty() || sizes->empty()) return "is not along dimensions";
   for (int64_t& dim : *dims) dim += dim < 0 ? static_cast<int64_t>(sizes->size()) : 0;
   std::sort(dims->begin(), dims->end());
-  const bool line = sizes->size() == 3 && *dims == std::vector<int64_t>{2};
-  const bool image = sizes->size() == 4 && *dims == std::vector<int64_t>{2, 3};
-  if (!line && !image) return "is not over the spatial dimensions of an image or a line";
   const auto qparams = lowering.codes(input);
-  engine::Node raise{.op = "move", .inputs = {lowering.use_codes(input)}};
-  engine::add_move(raise.ints["steps"], engine::MoveKind::reshape,
-                   line ? std::vector<int64_t>{-2, -3, 1, -4} : kept_sizes(4));
-  engine::Node pool{.op = "max_pool2d", .ints = {{"adaptive", {1, 1}}}};
-  pool.inputs = {add_inner(lowering, std::move(raise), qparams)};
-  engine::Node lower{.op = "move"};
-  const bool keep = (*keepdim)[0] != 0;
-  engine::add_move(lower.ints["steps"], engine::MoveKind::reshape,
-                   !keep  ? std::vector<int64_t>{-2, -3}
-                   : line ? std::vector<int64_t>{-2, -3, 1}
-                          : kept_sizes(4));
-  lower.inputs = {add_inner(lowering, std::move(pool), qparams)};
-  lowering.add_node(std::move(lower), node->output(), qparams);
+  engine::Node amax{.op = "amax", .ints = {{"dims", *dims}}};
+  amax.inputs = {lowering.use_codes(input)};
+  jit::Value* output = node->outputs()[0];
+  if ((*keepdim)[0] != 0) {
+    lowering.add_node(std::move(amax), output, qparams);
+    return "";
+  }
+  engine::Node move{.op = "move"};
+  engine::add_move(move.ints["steps"], engine::MoveKind::reshape,
+                   sizes_without(*dims, static_cast<int64_t>(sizes->size())));
+  move.inputs = {add_inner(lowering, std::move(amax), qparams)};
+  lowering.add_node(std::move(move), output, qparams);
   return "";
 }
 

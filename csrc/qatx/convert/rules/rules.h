@@ -26,6 +26,8 @@ std::string lower_div(Lowering& lowering, torch::jit::Node* node);
 std::string lower_sub(Lowering& lowering, torch::jit::Node* node);
 std::string lower_matmul(Lowering& lowering, torch::jit::Node* node);
 std::string lower_softmax(Lowering& lowering, torch::jit::Node* node);
+std::string lower_masked_fill(Lowering& lowering, torch::jit::Node* node);
+std::string lower_where(Lowering& lowering, torch::jit::Node* node);
 std::string lower_embedding(Lowering& lowering, torch::jit::Node* node);
 std::string lower_embedding_bag(Lowering& lowering, torch::jit::Node* node);
 std::string lower_layer_norm(Lowering& lowering, torch::jit::Node* node);

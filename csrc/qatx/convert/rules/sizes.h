@@ -17,6 +17,11 @@ std::optional<int64_t> fixed_number(Lowering& lowering, const torch::jit::Value*
 std::optional<int64_t> size_of(Lowering& lowering, const torch::jit::Value* value,
                                const torch::jit::Value* x);
 
+// Lets a node that measures a dimension of a value measure the model's input that this dimension
+// comes from, where there is one: what is made of sizes, such as a mask, need not wait for the
+// value.
+void measure_input(Lowering& lowering, torch::jit::Node* size);
+
 // A constant dimension of `x`, counted from the front.
 std::optional<int64_t> dimension(Lowering& lowering, const torch::jit::Value* value,
                                  const torch::jit::Value* x);

@@ -168,6 +168,10 @@ std::unique_ptr<Operator> make_sub(const NodeReader& node) {
   return std::make_unique<Binary>(node, kernels::active().elementwise.add, /*negative=*/true);
 }
 
+std::unique_ptr<Operator> make_div(const NodeReader& node) {
+  return std::make_unique<Binary>(node, kernels::active().elementwise.div);
+}
+
 std::unique_ptr<Operator> make_mul(const NodeReader& node) {
   return std::make_unique<Binary>(node, kernels::active().elementwise.mul);
 }

@@ -41,17 +41,12 @@ class Conv final : public Operator {
       depthwise_ = std::make_unique<PackedDepthwise>(all, input_);
       return;
     }
-    const int64_t n = out_channels_ / groups_;
     const int64_t together = taps_together(taps_of(spatial_, dimensions - 1),
                                            spatial_.stride.back(), in_channels_, groups_);
     const at::Tensor segments =
         all.weight.view({out_channels_, spatial_.taps() / together, weight.size(1) * together});
-    for (int64_t g = 0; g < groups_; ++g) {
-      gemms_.emplace_back(LayerWeights{segments.narrow(0, g * n, n).contiguous(),
-                                       all.weight_scale.narrow(0, g * n, n).contiguous(),
-                                       all.bias.narrow(0, g * n, n).contiguous()},
-                          input_);
-    }
+    gemm_ = std::make_unique<PackedGemm>(LayerWeights{segments, all.weight_scale, all.bias}, input_,
+                                         groups_);
   }
 
   Shape output_shape(std::span<const Shape> inputs) const override {
@@ -80,7 +75,7 @@ class Conv final : public Operator {
   int64_t in_channels_ = 0;
   int64_t out_channels_ = 0;
   int64_t groups_ = 1;
-  std::vector<PackedGemm> gemms_;  // one for each group; empty when depthwise
+  std::unique_ptr<PackedGemm> gemm_;  // one of the two
   std::unique_ptr<PackedDepthwise> depthwise_;
 };
 
@@ -94,22 +89,15 @@ class ConvStep final : public Step {
   }
 
   void run(std::span<const Buffer> inputs, Buffer output) const override {
-    const int64_t group_in = op_.in_channels_ / op_.groups_;
-    const int64_t group_out = op_.out_channels_ / op_.groups_;
+    const int64_t channels = op_.out_channels_;
     share_product(
-        input_, op_.gemms_[0], [&](int64_t begin, int64_t end, int64_t block, int64_t block_end) {
-          const auto use = [&](kernels::Grid grid, int64_t first) {
-            std::vector<kernels::Grid::Piece> pieces(grid.pieces, grid.pieces + grid.piece_count);
-            grid.pieces = pieces.data();
-            int64_t offset = first * op_.out_channels_;
-            for (const PackedGemm& gemm : op_.gemms_) {
-              gemm.run(grid, op_.output_.to(inputs, output, op_.out_channels_, offset), block,
-                       block_end);
-              for (kernels::Grid::Piece& piece : pieces) piece.input += group_in;
-              offset += group_out;
-            }
-          };
-          input_.for_each_part(inputs[0].codes(), begin, end, use);
+        input_, *op_.gemm_,
+        [&](int64_t begin, int64_t end, int64_t block_begin, int64_t block_end) {
+          input_.for_each_part(
+              inputs[0].codes(), begin, end, [&](const kernels::Grid& grid, int64_t first) {
+                op_.gemm_->run(grid, op_.output_.to(inputs, output, channels, first * channels),
+                               block_begin, block_end);
+              });
         });
   }
 

@@ -23,8 +23,8 @@ struct Phase {
 };
 
 // Inputs: codes [N, C, H, W]. Attributes: stride, dilation, padding (vertical, horizontal: what is
-// cut off at either side), output_padding, clamp; tensors weight int8 [O, C, KH, KW], weight_scale
-// [O], bias [O].
+// cut off at either side), output_padding, groups (1 where it is missing), clamp; tensors weight
+// int8 [O, C / groups, KH, KW], weight_scale [O], bias [O].
 class ConvTranspose2d final : public Operator {
  public:
   explicit ConvTranspose2d(const NodeReader& node)
@@ -33,7 +33,10 @@ class ConvTranspose2d final : public Operator {
     const LayerWeights all = read_layer_weights(node, 4);  // [O][taps][C]
     const at::Tensor weight = node.tensor("weight", at::kChar, 4);
     out_channels_ = weight.size(0);
-    in_channels_ = weight.size(1);
+    groups_ = node.has_ints("groups") ? node.ints("groups", 1, 1, out_channels_)[0] : 1;
+    TORCH_CHECK_VALUE(out_channels_ % groups_ == 0, "qatx program: conv_transpose2d '", name_,
+                      "': ", out_channels_, " output channels do not make ", groups_, " groups");
+    in_channels_ = weight.size(1) * groups_;
     kernel_ = {weight.size(2), weight.size(3)};
     stride_ = read_pair(node, "stride", 1, 64);
     dilation_ = read_pair(node, "dilation", 1, kMost);
@@ -91,12 +94,13 @@ class ConvTranspose2d final : public Operator {
         weights.push_back(all.weight.select(1, h * kernel_[1] + w));
       }
     }
-    if (empty) weights = {at::zeros({out_channels_, in_channels_}, at::kChar)};
-    const int64_t together = taps_together(taps[1], 1, in_channels_, 1);
+    const int64_t group_in = in_channels_ / groups_;
+    if (empty) weights = {at::zeros({out_channels_, group_in}, at::kChar)};
+    const int64_t together = taps_together(taps[1], 1, in_channels_, groups_);
     const at::Tensor weight =
-        at::stack(weights, 1).contiguous().view({out_channels_, -1, together * in_channels_});
-    phases_.push_back(
-        {first, std::move(taps), PackedGemm({weight, all.weight_scale, all.bias}, input_)});
+        at::stack(weights, 1).contiguous().view({out_channels_, -1, together * group_in});
+    phases_.push_back({first, std::move(taps),
+                       PackedGemm({weight, all.weight_scale, all.bias}, input_, groups_)});
   }
 
   std::string name_;
@@ -104,6 +108,7 @@ class ConvTranspose2d final : public Operator {
   kernels::QParams input_;
   int64_t in_channels_ = 0;
   int64_t out_channels_ = 0;
+  int64_t groups_ = 1;
   std::array<int64_t, 2> kernel_{};
   std::array<int64_t, 2> stride_{};
   std::array<int64_t, 2> dilation_{};
@@ -124,9 +129,9 @@ class ConvTranspose2dStep final : public Step {
         axes[d + 1] = {in[d + 2], count, 1, phase.taps[d]};
       }
       if (axes[1].output == 0 || axes[2].output == 0) continue;
-      parts_.push_back(
-          {phase, axes[1].output,
-           GemmInput(op.name_, axes, in[0], in[1], 1, static_cast<uint8_t>(op.input_.zero_point))});
+      parts_.push_back({phase, axes[1].output,
+                        GemmInput(op.name_, axes, in[0], in[1], op.groups_,
+                                  static_cast<uint8_t>(op.input_.zero_point))});
     }
   }
 

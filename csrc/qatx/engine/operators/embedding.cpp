@@ -28,7 +28,7 @@ class Embedding final : public Operator {
     const size_t inputs = bags_ == Bags::none ? 1 : 2;
     node.check_input_count(inputs, inputs);
     for (size_t i = 0; i < inputs; ++i) {
-      TORCH_CHECK_VALUE(node.input_value(i).indices, "qatx program: embedding '", name_,
+      TORCH_CHECK_VALUE(node.input_value(i).dtype == at::kLong, "qatx program: embedding '", name_,
                         "': input ", i, " must consist of indices");
     }
     TORCH_CHECK_VALUE(scale_.numel() == weight_.size(0), "qatx program: embedding '", name_,

@@ -74,22 +74,35 @@ void ChannelTerms::set(kernels::Epilogue& epilogue) const {
   epilogue.bias = bias_.data();
 }
 
-PackedGemm::PackedGemm(const LayerWeights& weights, const kernels::QParams& input)
+PackedGemm::PackedGemm(const LayerWeights& weights, const kernels::QParams& input, int64_t groups)
     : kernel_(kernels::active().gemm),
-      n_(weights.weight.size(0)),
+      n_(weights.weight.size(0) / groups),
       k_(weights.weight.size(2)),
-      products_(weights.weight.size(1) * k_),
-      packed_(allocate_packed(kernel_.packed_bytes(n_, weights.weight.size(1), k_))),
-      terms_(weights, input, kernel_.block) {
-  kernel_.pack(weights.weight.const_data_ptr<int8_t>(), n_, weights.weight.size(1), k_,
-               packed_.mutable_data_ptr());
+      products_(weights.weight.size(1) * k_) {
+  const int64_t segments = weights.weight.size(1);
+  for (int64_t g = 0; g < groups; ++g) {
+    const auto part = [&](const at::Tensor& all) { return all.narrow(0, g * n_, n_).contiguous(); };
+    const LayerWeights own{part(weights.weight), part(weights.weight_scale), part(weights.bias)};
+    groups_.push_back({allocate_packed(kernel_.packed_bytes(n_, segments, k_)),
+                       ChannelTerms(own, input, kernel_.block)});
+    kernel_.pack(own.weight.const_data_ptr<int8_t>(), n_, segments, k_,
+                 groups_.back().packed.mutable_data_ptr());
+  }
 }
 
-void PackedGemm::run(const kernels::Grid& grid, kernels::Epilogue epilogue, int64_t block_begin,
+void PackedGemm::run(kernels::Grid grid, kernels::Epilogue epilogue, int64_t block_begin,
                      int64_t block_end) const {
-  terms_.set(epilogue);
-  kernel_.run({grid, k_, n_, packed_.const_data_ptr(), terms_.start(), epilogue}, block_begin,
-              block_end);
+  std::vector<kernels::Grid::Piece> pieces(grid.pieces, grid.pieces + grid.piece_count);
+  grid.pieces = pieces.data();
+  for (const Group& group : groups_) {
+    group.terms.set(epilogue);
+    kernel_.run({grid, k_, n_, group.packed.const_data_ptr(), group.terms.start(), epilogue},
+                block_begin, block_end);
+    for (kernels::Grid::Piece& piece : pieces) piece.input += k_;
+    if (epilogue.residual) epilogue.residual += n_;
+    if (epilogue.out_u8) epilogue.out_u8 += n_;
+    if (epilogue.out_f32) epilogue.out_f32 += n_;
+  }
 }
 
 void share_product(const GemmInput& input, const PackedGemm& gemm,
@@ -100,7 +113,7 @@ void share_product(const GemmInput& input, const PackedGemm& gemm,
   const int64_t unit = std::max<int64_t>(row_tile / input.width(), 1);
   const int64_t units = (lines + unit - 1) / unit;
   const int64_t blocks = gemm.blocks();
-  const int64_t work = unit * input.width() * block * gemm.products() / 32;
+  const int64_t work = unit * input.width() * block * gemm.products() * gemm.groups() / 32;
   // Threads share the rows, and each reads all weights, or the columns, and each reads all input:
   // whichever is less to read, as long as there is enough to share.
   const int64_t threads = at::get_num_threads();

@@ -42,27 +42,35 @@ class ChannelTerms {
   std::vector<float> bias_;
 };
 
-// An integer matrix product with packed weights: all of a linear layer, or one group of a
-// convolution.
+// Integer matrix products with packed weights: a linear layer, or the groups of a convolution,
+// which share the channels of input and output evenly.
 class PackedGemm {
  public:
   // Segments take the place of taps in `weights`.
-  PackedGemm(const LayerWeights& weights, const kernels::QParams& input);
+  PackedGemm(const LayerWeights& weights, const kernels::QParams& input, int64_t groups = 1);
 
+  int64_t groups() const { return static_cast<int64_t>(groups_.size()); }
+  // Of a group.
   int64_t columns() const { return n_; }
   int64_t blocks() const { return (n_ + kernel_.block - 1) / kernel_.block; }
   // What an output pixel sums.
   int64_t products() const { return products_; }
-  void run(const kernels::Grid& grid, kernels::Epilogue epilogue, int64_t block_begin,
+
+  // The blocks [block_begin, block_end) of each group. `grid` and `epilogue` are the first group's.
+  void run(kernels::Grid grid, kernels::Epilogue epilogue, int64_t block_begin,
            int64_t block_end) const;
 
  private:
+  struct Group {
+    at::Tensor packed;
+    ChannelTerms terms;
+  };
+
   const kernels::GemmKernel& kernel_;
   int64_t n_;
   int64_t k_;
   int64_t products_;
-  at::Tensor packed_;
-  ChannelTerms terms_;
+  std::vector<Group> groups_;
 };
 
 // Shares the product of all lines of `input` with weights of gemm's size between threads: calls

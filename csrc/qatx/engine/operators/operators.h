@@ -11,6 +11,7 @@ namespace qatx::engine {
 // writes NHWC.
 std::unique_ptr<Operator> make_add(const NodeReader& node);
 std::unique_ptr<Operator> make_affine(const NodeReader& node);
+std::unique_ptr<Operator> make_amax(const NodeReader& node);
 std::unique_ptr<Operator> make_avg_pool2d(const NodeReader& node);
 std::unique_ptr<Operator> make_avg_pool3d(const NodeReader& node);
 std::unique_ptr<Operator> make_cat(const NodeReader& node);
@@ -18,6 +19,7 @@ std::unique_ptr<Operator> make_conv2d(const NodeReader& node);
 std::unique_ptr<Operator> make_conv3d(const NodeReader& node);
 std::unique_ptr<Operator> make_conv_transpose2d(const NodeReader& node);
 std::unique_ptr<Operator> make_dequantize(const NodeReader& node);
+std::unique_ptr<Operator> make_div(const NodeReader& node);
 std::unique_ptr<Operator> make_embedding(const NodeReader& node);
 std::unique_ptr<Operator> make_layer_norm(const NodeReader& node);
 std::unique_ptr<Operator> make_linear(const NodeReader& node);

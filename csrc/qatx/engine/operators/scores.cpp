@@ -1,7 +1,9 @@
 #include <c10/util/Exception.h>
 #include <c10/util/accumulate.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "qatx/engine/operators/float_rows.h"
 #include "qatx/engine/operators/layout.h"
@@ -13,10 +15,12 @@ namespace qatx::engine {
 namespace {
 
 // What attention does to its scores, in float32: scale (floats "scale" [1]: a factor, or a divisor
-// where ints "divide" is [1]), add a mask (the second input, float32), and, for softmax, normalize
-// along the last dimension. Input: float32 or codes of any number of dimensions but 4 and 5; [B, M,
-// N] where there is a mask. That is [N], [M or 1, N], [B or 1, M or 1, N], or [b, 1, M or 1, N] of
-// which each one of b meets B / b neighbours (the heads of a sample). Attribute clamp.
+// where ints "divide" is [1]), apply a mask (the second input), and, for softmax, normalize along
+// the last dimension. Input: float32 or codes of any number of dimensions but 4 and 5; [B, M, N]
+// where there is a mask. A float32 mask is added. Of a bool one, the elements that are true (false,
+// where ints "keep" is [1]) become the number of floats "fill". A mask is [N], [M or 1, N],
+// [b, M or 1, N], which repeats after b (the heads) of B, or [b, h, M or 1, N]: one for each head
+// of each sample, or for all of them where b or h is 1. Attribute clamp.
 class Scores final : public Operator {
  public:
   Scores(const NodeReader& node, bool softmax)
@@ -24,7 +28,16 @@ class Scores final : public Operator {
     node.check_input_count(1, 2);
     has_mask_ = node.input_count() == 2;
     TORCH_CHECK_VALUE(!has_mask_ || !node.input_value(1).quantized(), "qatx program: '", name_,
-                      "': the mask must be float32");
+                      "': the mask must be float32 or bool");
+    replaces_ = has_mask_ && node.input_value(1).dtype == at::kBool;
+    if (replaces_) {
+      const std::vector<double> fill =
+          node.has_floats("fill") ? node.float_list("fill") : std::vector<double>{};
+      TORCH_CHECK_VALUE(fill.size() == 1 && !std::isnan(fill[0]), "qatx program: '", name_,
+                        "': fill must be one number for a mask of bool");
+      fill_ = static_cast<float>(fill[0]);
+      keep_ = node.has_ints("keep") && node.ints("keep", 1, 0, 1)[0] == 1;
+    }
     if (!node.has_floats("scale")) return;
     const std::vector<double> scale = node.float_list("scale");
     divide_ = node.has_ints("divide") && node.ints("divide", 1, 0, 1)[0] == 1;
@@ -53,7 +66,8 @@ class Scores final : public Operator {
 
   struct MaskStrides {
     int64_t sharing = 1;  // neighbours in the first dimension that meet the same part
-    int64_t batch = 0;
+    int64_t parts = 1;    // after which the first comes again
+    int64_t part = 0;
     int64_t row = 0;
   };
 
@@ -64,11 +78,13 @@ class Scores final : public Operator {
     MaskStrides strides;
     if (fits) {
       const int64_t rows = m[m.size() - 2];
-      const int64_t parts = m[0];
-      fits = (rows == 1 || rows == x[1]) && parts > 0 &&
-             (m.size() == 3 ? parts == 1 || parts == x[0] : m[1] == 1 && x[0] % parts == 0);
+      const int64_t heads = m.size() == 4 ? m[1] : 1;
+      const int64_t parts = m[0] * heads;
+      fits = (rows == 1 || rows == x[1]) && parts > 0 && x[0] % parts == 0 &&
+             (heads == 1 || m[0] == 1 || parts == x[0]);
       if (fits) {
-        strides = {std::max<int64_t>(1, x[0] / parts), parts == 1 ? 0 : rows * x[2],
+        const bool shared_by_heads = m.size() == 4 && heads == 1;
+        strides = {shared_by_heads ? std::max<int64_t>(1, x[0] / parts) : 1, parts, rows * x[2],
                    rows == 1 ? 0 : x[2]};
       }
     }
@@ -91,6 +107,9 @@ class Scores final : public Operator {
   FloatRows rows_;
   Output output_;
   bool has_mask_ = false;
+  bool replaces_ = false;
+  bool keep_ = false;
+  float fill_ = 0.0f;
   bool divide_ = false;
   float scale_ = 1.0f;
 };
@@ -111,19 +130,25 @@ class ScoresStep final : public Step {
   void run(std::span<const Buffer> inputs, Buffer output) const override {
     parallel_rows(rows_, 8 * n_, [&](int64_t begin, int64_t end) {
       std::vector<float> scratch(static_cast<size_t>(op_.softmax_ ? n_ : 0));
+      std::vector<float> replaced(static_cast<size_t>(op_.replaces_ ? n_ : 0));
       op_.rows_.visit(inputs[0], begin, end, n_, [&](const float* x, int64_t first, int64_t count) {
-        // Up to the end of the part of the mask, or of all.
+        // Up to the end of the part of the mask, or of all; row by row where a mask of bool has
+        // several.
         for (int64_t row = first; row < first + count;) {
           const int64_t part = row / rows_of_part_;
-          const int64_t stop = std::min(first + count, (part + 1) * rows_of_part_);
+          int64_t stop = std::min(first + count, (part + 1) * rows_of_part_);
+          if (op_.replaces_ && mask_.row != 0) stop = row + 1;
+          const int64_t offset =
+              part / mask_.sharing % mask_.parts * mask_.part + row % rows_of_part_ * mask_.row;
           const float* mask = nullptr;
-          if (op_.has_mask_) {
-            mask = inputs[1].floats() + part / mask_.sharing * mask_.batch +
-                   row % rows_of_part_ * mask_.row;
+          if (op_.replaces_) {
+            mask = replacements(inputs[1].mask() + offset, replaced);
+          } else if (op_.has_mask_) {
+            mask = inputs[1].floats() + offset;
           }
-          op_.run_rows(
-              {x + (row - first) * n_, stop - row, n_, op_.scale_, op_.divide_, mask, mask_.row},
-              scratch.data(), op_.output_.to(inputs, output, n_, row * n_));
+          op_.run_rows({x + (row - first) * n_, stop - row, n_, op_.scale_, op_.divide_, mask,
+                        op_.replaces_ ? 0 : mask_.row, op_.replaces_},
+                       scratch.data(), op_.output_.to(inputs, output, n_, row * n_));
           row = stop;
         }
       });
@@ -131,6 +156,14 @@ class ScoresStep final : public Step {
   }
 
  private:
+  // What the kernel takes: NaN where nothing is replaced.
+  const float* replacements(const bool* mask, std::vector<float>& row) const {
+    for (size_t i = 0; i < row.size(); ++i) {
+      row[i] = mask[i] == op_.keep_ ? std::numeric_limits<float>::quiet_NaN() : op_.fill_;
+    }
+    return row.data();
+  }
+
   const Scores& op_;
   int64_t n_;
   int64_t rows_;

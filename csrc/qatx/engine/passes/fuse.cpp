@@ -6,15 +6,11 @@
 namespace qatx::engine {
 namespace {
 
-constexpr std::string_view kWithEpilogue[] = {"add",        "affine",
-                                              "avg_pool2d", "avg_pool3d",
-                                              "cat",        "conv2d",
-                                              "conv3d",     "conv_transpose2d",
-                                              "embedding",  "layer_norm",
-                                              "linear",     "matmul",
-                                              "mean",       "mul",
-                                              "softmax",    "sub",
-                                              "table",      "upsample_bilinear"};
+constexpr std::string_view kWithEpilogue[] = {
+    "add",       "affine", "avg_pool2d", "avg_pool3d", "cat",   "conv2d",
+    "conv3d",    "div",    "linear",     "matmul",     "mean",  "conv_transpose2d",
+    "embedding", "mul",    "layer_norm", "softmax",    "table", "upsample_bilinear",
+    "sub"};
 
 bool has_epilogue(const Node& node) {
   return std::find(std::begin(kWithEpilogue), std::end(kWithEpilogue), node.op) !=
@@ -38,7 +34,11 @@ int64_t fusable_producer(const Graph& graph, const Node& consumer) {
 
 Node merge(Node node, const Node& consumer) {
   if (consumer.op == "clamp") {
-    node.floats["clamp"] = consumer.floats.at("clamp");
+    const std::vector<double>& limits = consumer.floats.at("clamp");
+    const auto [clamp, is_first] = node.floats.try_emplace("clamp", limits);
+    if (!is_first) {  // one clamp in place of two
+      for (double& limit : clamp->second) limit = std::min(std::max(limit, limits[0]), limits[1]);
+    }
   } else if (consumer.op == "add") {
     node.inputs.push_back(consumer.inputs[0] == node.output ? consumer.inputs[1]
                                                             : consumer.inputs[0]);
@@ -51,7 +51,9 @@ Node merge(Node node, const Node& consumer) {
 
 bool can_fuse_clamp(const Graph& graph, int64_t value) {
   const Node* node = producer(graph, value);
-  while (node && node->op == "move") node = producer(graph, node->inputs[0]);
+  while (node && (node->op == "move" || node->op == "clamp")) {
+    node = producer(graph, node->inputs[0]);
+  }
   return node && is_float(graph, value) && has_epilogue(*node);
 }
 

@@ -14,7 +14,10 @@ namespace {
 float element(const Rows& rows, int64_t r, int64_t i) {
   const float x = rows.x[r * rows.n + i];
   const float t = rows.divide ? x / rows.factor : x * rows.factor;
-  return rows.mask == nullptr ? t : t + rows.mask[r * rows.mask_stride + i];
+  if (rows.mask == nullptr) return t;
+  const float m = rows.mask[r * rows.mask_stride + i];
+  if (!rows.replace) return t + m;
+  return m == m ? m : t;
 }
 
 void write(const Epilogue& e, float y, int64_t r, int64_t i) {

@@ -14,33 +14,40 @@ namespace {
 // 255 * this fits an int32, and a tap is an offset that does, too.
 constexpr int64_t kMostElements = 1 << 23;
 
-// The mean over attribute "dims" of codes of any shape; these dimensions become 1. Attribute clamp.
-class Mean final : public Operator {
+// The mean, or the greatest, of codes of any shape over attribute "dims"; these dimensions
+// become 1. Attribute clamp, of a mean.
+class Reduction final : public Operator {
  public:
-  explicit Mean(const NodeReader& node)
-      : name_(node.name()), input_(node.input(0)), output_(node), dims_(node.int_list("dims")) {
+  Reduction(const NodeReader& node, bool mean)
+      : name_(node.name()),
+        kind_(mean ? "mean" : "amax"),
+        mean_(mean),
+        input_(node.input(0)),
+        output_(node),
+        dims_(node.int_list("dims")) {
     node.check_input_count(1, 1);
+    if (!mean) node.check_same_qparams();
     std::sort(dims_.begin(), dims_.end());
     TORCH_CHECK_VALUE(!dims_.empty() && dims_.front() >= 0 && dims_.back() < 64 &&
                           std::adjacent_find(dims_.begin(), dims_.end()) == dims_.end(),
-                      "qatx program: mean '", name_, "': dims must differ and be in 0..63, got ",
-                      at::IntArrayRef(dims_));
+                      "qatx program: ", kind_, " '", name_,
+                      "': dims must differ and be in 0..63, got ", at::IntArrayRef(dims_));
   }
 
   Shape output_shape(std::span<const Shape> inputs) const override {
     const Shape& in = inputs[0];
-    TORCH_CHECK_VALUE(dims_.back() < static_cast<int64_t>(in.size()), "qatx program: mean '", name_,
-                      "' over dimensions ", at::IntArrayRef(dims_), " got an input of shape ",
-                      at::IntArrayRef(in));
+    TORCH_CHECK_VALUE(dims_.back() < static_cast<int64_t>(in.size()), "qatx program: ", kind_, " '",
+                      name_, "' over dimensions ", at::IntArrayRef(dims_),
+                      " got an input of shape ", at::IntArrayRef(in));
     Shape out = in;
     double numel = 1;
     for (size_t d = 0; d < in.size(); ++d) {
       numel *= static_cast<double>(in[d]);
       if (!is_reduced(d)) continue;
-      TORCH_CHECK_VALUE(in[d] > 0, "qatx program: mean '", name_, "' of no elements");
+      TORCH_CHECK_VALUE(in[d] > 0, "qatx program: ", kind_, " '", name_, "' of no elements");
       out[d] = 1;
     }
-    TORCH_CHECK_VALUE(numel < 0x1p31, "qatx program: mean '", name_,
+    TORCH_CHECK_VALUE(numel < 0x1p31, "qatx program: ", kind_, " '", name_,
                       "' takes tensors of less than 2^31 elements");
     return out;
   }
@@ -52,19 +59,21 @@ class Mean final : public Operator {
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
  private:
-  friend class MeanStep;
+  friend class ReductionStep;
 
   std::string name_;
+  const char* kind_;
+  bool mean_;
   kernels::QParams input_;
   Output output_;
   std::vector<int64_t> dims_;
 };
 
-// As an average pooling: what lies side by side and is kept are channels, what else is kept are
-// pixels, and what is averaged are taps.
-class MeanStep final : public Step {
+// As a pooling: what lies side by side and is kept are channels, what else is kept are
+// pixels, and what is reduced are taps.
+class ReductionStep final : public Step {
  public:
-  MeanStep(const Mean& op, const Shape& in) : op_(op) {
+  ReductionStep(const Reduction& op, const Shape& in) : op_(op) {
     const Shape strides = strides_of(in);
     const auto order = memory_order(in.size());
     size_t last = order.size();
@@ -85,8 +94,8 @@ class MeanStep final : public Step {
     }
     taps_ = static_cast<int64_t>(taps.size());
     pixels_ = static_cast<int64_t>(pixels.size());
-    TORCH_CHECK_VALUE(taps_ <= kMostElements, "qatx program: mean '", op.name_, "' over ", taps_,
-                      " elements; it takes at most ", kMostElements);
+    TORCH_CHECK_VALUE(taps_ <= kMostElements, "qatx program: ", op.kind_, " '", op.name_, "' over ",
+                      taps_, " elements; it takes at most ", kMostElements);
     for (const int32_t pixel : pixels) {
       for (const int32_t tap : taps) offsets_.push_back(pixel + tap);
     }
@@ -95,6 +104,13 @@ class MeanStep final : public Step {
 
   void run(std::span<const Buffer> inputs, Buffer output) const override {
     const kernels::Window window{inputs[0].codes(), 0, pixels_, taps_, offsets_.data(), nullptr};
+    if (!op_.mean_) {
+      parallel_rows(pixels_, taps_ * channels_, [&](int64_t begin, int64_t end) {
+        kernels::active().pool.max(window, channels_, static_cast<uint8_t*>(output.data), begin,
+                                   end);
+      });
+      return;
+    }
     const kernels::Epilogue epilogue = op_.output_.to(inputs, output, channels_);
     parallel_rows(pixels_, taps_ * channels_, [&](int64_t begin, int64_t end) {
       kernels::active().pool.average(window, channels_, op_.input_.zero_point, multipliers_.data(),
@@ -103,7 +119,7 @@ class MeanStep final : public Step {
   }
 
  private:
-  const Mean& op_;
+  const Reduction& op_;
   int64_t channels_ = 1;
   int64_t pixels_ = 1;
   int64_t taps_ = 1;
@@ -111,12 +127,18 @@ class MeanStep final : public Step {
   std::vector<float> multipliers_;
 };
 
-std::unique_ptr<Step> Mean::plan(std::span<const Shape> inputs) const {
-  return std::make_unique<MeanStep>(*this, inputs[0]);
+std::unique_ptr<Step> Reduction::plan(std::span<const Shape> inputs) const {
+  return std::make_unique<ReductionStep>(*this, inputs[0]);
 }
 
 }  // namespace
 
-std::unique_ptr<Operator> make_mean(const NodeReader& node) { return std::make_unique<Mean>(node); }
+std::unique_ptr<Operator> make_mean(const NodeReader& node) {
+  return std::make_unique<Reduction>(node, /*mean=*/true);
+}
+
+std::unique_ptr<Operator> make_amax(const NodeReader& node) {
+  return std::make_unique<Reduction>(node, /*mean=*/false);
+}
 
 }  // namespace qatx::engine

@@ -1,0 +1,93 @@
+"""Random networks of every operator: no code of any layer differs from the contract.
+
+`QATX_RANDOM_NETWORKS=1000 pytest tests/python/test_random_networks.py` takes as many seeds.
+"""
+
+import io
+import os
+
+import contract
+import pytest
+import qatx
+import torch
+from random_networks import RandomNetwork
+from torch import Tensor, nn
+
+SEEDS = int(os.environ.get("QATX_RANDOM_NETWORKS", "48"))
+
+
+def weights(bits: int, axis: int | None = 0) -> qatx.QuantSpec:
+    return qatx.QuantSpec(bits=bits, signed=True, symmetric=True, axis=axis)
+
+
+def activations(bits: int, *, signed: bool, symmetric: bool) -> qatx.QuantSpec:
+    return qatx.QuantSpec(bits=bits, signed=signed, symmetric=symmetric)
+
+
+QCONFIGS = [
+    qatx.QConfig(),
+    qatx.QConfig(weight=weights(4), activation=activations(4, signed=False, symmetric=False)),
+    qatx.QConfig(weight=weights(2), activation=activations(8, signed=True, symmetric=True)),
+    qatx.QConfig(weight=weights(8, None), activation=activations(7, signed=True, symmetric=False)),
+    qatx.QConfig(weight=weights(3, None), activation_quantizer="pact", power_of_two=True),
+]
+
+
+def expect(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, list[Tensor]]]:
+    """What the contract gives for the output and for each quantized value, by name."""
+    values: dict[str, list[Tensor]] = {}
+
+    def remember(name: str):
+        return lambda _module, _inputs, output: values.setdefault(name, []).append(output)
+
+    hooks = [
+        module.register_forward_hook(remember(name))
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, qatx.nn.FakeQuantize) and module.role == "activation"
+    ]
+    try:
+        return contract.evaluate(model, x), values
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def record(converted: torch.jit.ScriptModule, x: Tensor) -> dict[str, list[Tensor]]:
+    """What the codes of the converted model stand for, by name."""
+    archive = io.BytesIO()
+    torch.jit.save(converted, archive)
+    values: dict[str, list[Tensor]] = {}
+    for name, _scale, value in qatx._C.Recorder(archive.getvalue()).run([x]):
+        values.setdefault(name, []).append(value)
+    return values
+
+
+def check(seed: int) -> None:
+    net = RandomNetwork(seed)
+    model = qatx.prepare(net, QCONFIGS[seed % len(QCONFIGS)])
+    qatx.calibrate(model, net.x)
+    model.eval()
+    converted, report = qatx.convert(model, net.x[:1])
+    floats = {(row.kind, row.reason) for row in report.rows if not row.integer}
+    if "bags" in net.operators:  # their indices, one after the other
+        floats.discard(("aten::reshape", "input is not fake-quantized"))
+    assert not floats, net.operators
+    assert str(converted.graph).count("qatx::run_program") == 1, net.operators
+    output, layers = expect(model, net.x)
+    recorded = record(converted, net.x)
+    assert recorded
+    for name, values in recorded.items():
+        for value in values:  # several that share one quantizer may be made in another order
+            same = [e for e in layers[name] if torch.equal(e.flatten(), value.flatten())]
+            assert same, f"{name} of {net.operators}"
+    assert torch.equal(converted(net.x), output), net.operators
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("first", range(0, SEEDS, 8))
+def test_no_code_differs_from_the_contract(first: int):
+    for seed in range(first, min(first + 8, SEEDS)):
+        try:
+            check(seed)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
