@@ -52,14 +52,15 @@ def expect(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, list[Tensor]]
             hook.remove()
 
 
-def record(converted: torch.jit.ScriptModule, x: Tensor) -> dict[str, list[Tensor]]:
-    """What the codes of the converted model stand for, by name."""
+def compare(
+    converted: torch.jit.ScriptModule, x: Tensor, layers: dict[str, list[Tensor]], output: Tensor
+) -> qatx._C.Verification:
+    """The codes of the converted model with what they should stand for."""
     archive = io.BytesIO()
     torch.jit.save(converted, archive)
-    values: dict[str, list[Tensor]] = {}
-    for name, _scale, value in qatx._C.Recorder(archive.getvalue()).run([x]):
-        values.setdefault(name, []).append(value)
-    return values
+    comparison = qatx._C.Comparison(archive.getvalue())
+    comparison.add([x], [(name, value) for name in layers for value in layers[name]], [output])
+    return comparison.finish()
 
 
 def check(seed: int) -> None:
@@ -74,12 +75,9 @@ def check(seed: int) -> None:
     assert not floats, net.operators
     assert str(converted.graph).count("qatx::run_program") == 1, net.operators
     output, layers = expect(model, net.x)
-    recorded = record(converted, net.x)
-    assert recorded
-    for name, values in recorded.items():
-        for value in values:  # several that share one quantizer may be made in another order
-            same = [e for e in layers[name] if torch.equal(e.flatten(), value.flatten())]
-            assert same, f"{name} of {net.operators}"
+    found = compare(converted, net.x, layers, output)
+    assert any(row.elements for row in found.rows)
+    assert all(row.equal for row in found.rows), f"{net.operators}\n{found}"
     assert torch.equal(converted(net.x), output), net.operators
 
 

@@ -108,7 +108,7 @@ void check_graph(const Graph& graph) {
   for (const int64_t input : graph.inputs) {
     make(input);
     TORCH_CHECK_VALUE(!graph.values[index(input)].quantized(),
-                      "qatx program: an input must be no codes");
+                      "qatx program: an input must be float32, indices or a mask, not codes");
   }
   for (const Node& node : graph.nodes) {
     for (const int64_t& input : node.inputs) {

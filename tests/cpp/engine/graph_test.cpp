@@ -101,7 +101,8 @@ TEST(CheckGraphTest, ValuesUsedBeforeTheyAreMade) {
 TEST(CheckGraphTest, InputsAndOutputsAreFloat) {
   Graph graph = sample();
   graph.inputs.push_back(graph.add_value(unit_qparams()));
-  EXPECT_ERROR(c10::ValueError, "an input must be float32", check_graph(graph));
+  EXPECT_ERROR(c10::ValueError, "an input must be float32, indices or a mask, not codes",
+               check_graph(graph));
   graph = sample();
   graph.outputs.push_back(1);
   EXPECT_ERROR(c10::ValueError, "an output must be float32", check_graph(graph));

@@ -178,8 +178,11 @@ TEST(CanFuseTest, TellsWhatFuseCanDo) {
     EXPECT_TRUE(can_fuse_clamp(graph, value));
     EXPECT_FALSE(can_fuse_residual(graph, value));
   }
-  // Codes, what is clamped already, operators without an epilogue, the program's input.
-  for (const int64_t value : {x, codes, clamped, back, graph.inputs[0]}) {
+  // Two clamps are one.
+  EXPECT_TRUE(can_fuse_clamp(graph, clamped));
+  EXPECT_FALSE(can_fuse_residual(graph, clamped));
+  // Codes, operators without an epilogue, the program's input.
+  for (const int64_t value : {x, codes, back, graph.inputs[0]}) {
     EXPECT_FALSE(can_fuse_clamp(graph, value)) << value;
     EXPECT_FALSE(can_fuse_residual(graph, value)) << value;
   }

@@ -6,11 +6,25 @@
 namespace qatx::engine {
 namespace {
 
-constexpr std::string_view kWithEpilogue[] = {
-    "add",       "affine", "avg_pool2d", "avg_pool3d", "cat",   "conv2d",
-    "conv3d",    "div",    "linear",     "matmul",     "mean",  "conv_transpose2d",
-    "embedding", "mul",    "layer_norm", "softmax",    "table", "upsample_bilinear",
-    "sub"};
+constexpr std::string_view kWithEpilogue[] = {"add",
+                                              "affine",
+                                              "avg_pool2d",
+                                              "avg_pool3d",
+                                              "cat",
+                                              "conv2d",
+                                              "conv3d",
+                                              "conv_transpose2d",
+                                              "div",
+                                              "embedding",
+                                              "layer_norm",
+                                              "linear",
+                                              "matmul",
+                                              "mean",
+                                              "mul",
+                                              "softmax",
+                                              "sub",
+                                              "table",
+                                              "upsample_bilinear"};
 
 bool has_epilogue(const Node& node) {
   return std::find(std::begin(kWithEpilogue), std::end(kWithEpilogue), node.op) !=
