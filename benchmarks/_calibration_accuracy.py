@@ -27,14 +27,16 @@ NUM_SAMPLES = 1000
 
 
 def by_method(subject: Subject) -> Iterator[Accuracy]:
-    """Ranges of activations, with 8-bit and with 4-bit weights."""
-    for bits in (8, 4):
-        case = f"{BY_METHOD}: {subject.name}, W{bits}A8"
+    """Ranges of activations: 8 bits, with 8-bit and with 4-bit weights, and 4 bits."""
+    for bits, activation_bits in ((8, 8), (4, 8), (8, 4)):
+        case = f"{BY_METHOD}: {subject.name}, W{bits}A{activation_bits}"
         yield Accuracy(case, FLOAT, subject.accuracy(subject.model))
+        qconfig = qatx.QConfig(
+            weight=qatx.QuantSpec(bits=bits, axis=0),
+            activation=qatx.QuantSpec(bits=activation_bits, signed=False, symmetric=False),
+            weight_range="mse" if bits < 8 else None,
+        )
         for method in METHODS:
-            qconfig = qatx.QConfig(
-                weight=qatx.QuantSpec(bits=bits, axis=0), weight_range="mse" if bits < 8 else None
-            )
             model = calibrated(subject, subject.calibration[:NUM_SAMPLES], method, qconfig)
             yield Accuracy(case, method, accuracy(subject, model))
 

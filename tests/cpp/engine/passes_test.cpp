@@ -292,5 +292,24 @@ TEST(FuseMovesTest, AMoveThatOthersReadStays) {
   }
 }
 
+// As where convolutions of one dimension read the same transposed value.
+TEST(FuseMovesTest, AMoveThatOnlyMovesReadIsPartOfEach) {
+  Graph graph;
+  const int64_t x = quantize(graph, add_input(graph), unit_qparams());
+  const int64_t first = add_move_node(graph, x, {-1}, unit_qparams());
+  const int64_t second = add_move_node(graph, first, {-1, 1}, unit_qparams());
+  const int64_t third = add_move_node(graph, first, {-1, 1}, unit_qparams());
+  const int64_t other = add_move_node(graph, first, {1, -1}, unit_qparams());
+  graph.outputs = {dequantize(graph, second), dequantize(graph, third), dequantize(graph, other)};
+  fuse_moves(graph);
+  ASSERT_NO_THROW(check_graph(graph));
+  ASSERT_EQ(operators(graph),
+            (Names{"quantize", "move", "move", "dequantize", "dequantize", "dequantize"}));
+  EXPECT_EQ(graph.nodes[1].inputs, std::vector{x});
+  EXPECT_EQ(graph.nodes[2].inputs, std::vector{x});
+  EXPECT_EQ(graph.nodes[3].inputs, graph.nodes[4].inputs);  // of the two that do the same
+  EXPECT_NE(graph.nodes[3].inputs, graph.nodes[5].inputs);
+}
+
 }  // namespace
 }  // namespace qatx::engine

@@ -6,13 +6,20 @@
 namespace qatx::engine {
 namespace {
 
-// The move whose result only `node` uses, or the end.
+bool is_move(const Node& node) { return node.op == "move" && node.inputs.size() == 1; }
+
+bool only_moves_read(const Graph& graph, int64_t value) {
+  return std::count(graph.outputs.begin(), graph.outputs.end(), value) == 0 &&
+         std::all_of(graph.nodes.begin(), graph.nodes.end(), [&](const Node& node) {
+           return is_move(node) || std::count(node.inputs.begin(), node.inputs.end(), value) == 0;
+         });
+}
+
+// The move before a move, if nothing but moves uses its result; or the end.
 std::vector<Node>::iterator move_before(Graph& graph, const Node& node) {
-  if (node.op != "move" || node.inputs.size() != 1) return graph.nodes.end();
-  const int64_t value = node.inputs[0];
-  if (count_uses(graph, value) != 1) return graph.nodes.end();
+  if (!is_move(node) || !only_moves_read(graph, node.inputs[0])) return graph.nodes.end();
   return std::find_if(graph.nodes.begin(), graph.nodes.end(), [&](const Node& other) {
-    return other.output == value && other.op == "move";
+    return other.output == node.inputs[0] && is_move(other);
   });
 }
 
@@ -83,6 +90,31 @@ void drop_idle_moves(Graph& graph) {
   }
 }
 
+// One move in place of several that do the same, unless an output or a name tells them apart.
+void join_equal_moves(Graph& graph) {
+  const auto name = [&](const Node& node) -> const std::string& {
+    return graph.values[static_cast<size_t>(node.output)].name;
+  };
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    for (size_t m = n + 1; is_move(graph.nodes[n]) && m < graph.nodes.size();) {
+      const Node& first = graph.nodes[n];
+      const Node& second = graph.nodes[m];
+      const bool equal = is_move(second) && first.inputs == second.inputs &&
+                         first.ints.at("steps") == second.ints.at("steps") &&
+                         name(first) == name(second) &&
+                         std::count(graph.outputs.begin(), graph.outputs.end(), second.output) == 0;
+      if (!equal) {
+        ++m;
+        continue;
+      }
+      const int64_t from = second.output;
+      const int64_t to = first.output;
+      for (Node& user : graph.nodes) std::replace(user.inputs.begin(), user.inputs.end(), from, to);
+      graph.nodes.erase(graph.nodes.begin() + static_cast<std::ptrdiff_t>(m));
+    }
+  }
+}
+
 }  // namespace
 
 void fuse_moves(Graph& graph) {
@@ -92,18 +124,22 @@ void fuse_moves(Graph& graph) {
       ++n;
       continue;
     }
+    // This node may follow another move: it is looked at again.
     Node& node = graph.nodes[n];
     node.inputs = before->inputs;
     std::vector<int64_t>& steps = node.ints["steps"];
     const std::vector<int64_t>& first = before->ints["steps"];
     steps.insert(steps.begin(), first.begin(), first.end());
-    graph.nodes.erase(before);
-    --n;  // nodes behind the one that is gone have moved up; this one may follow another move
+    if (count_uses(graph, before->output) == 0) {
+      graph.nodes.erase(before);
+      --n;  // nodes behind the one that is gone have moved up
+    }
   }
   for (Node& node : graph.nodes) {
     if (node.op == "move") node.ints["steps"] = simplify(node.ints["steps"]);
   }
   drop_idle_moves(graph);
+  join_equal_moves(graph);
 }
 
 }  // namespace qatx::engine

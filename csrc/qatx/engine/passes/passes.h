@@ -23,8 +23,8 @@ void fuse_scores(Graph& graph);
 bool can_fuse_clamp(const Graph& graph, int64_t value);
 bool can_fuse_residual(const Graph& graph, int64_t value);
 
-// Makes one node of moves that follow each other, so that their elements are copied once, and none
-// of those that undo each other.
+// Makes one node of moves that follow each other, so that their elements are copied once, none of
+// those that undo each other, and one of those that do the same.
 void fuse_moves(Graph& graph);
 
 // Removes nodes whose values nobody needs.
