@@ -380,6 +380,7 @@ def _integer_inputs(node: fx.Node, *, is_read: bool) -> list[fx.Node]:
         return []
     if is_layer_norm(node) or is_softmax(node):
         source = input_of(node)
+        # A program takes the model's input in float where a layer normalization reads it.
         return [] if is_layer_norm(node) and source.op == "placeholder" else [source]
     return node.all_input_nodes if _is_pointwise(node) else []
 

@@ -5,7 +5,6 @@
 
 #include "qatx/kernels/epilogue.h"
 #include "qatx/kernels/grid.h"
-#include "qatx/kernels/window.h"
 
 namespace qatx::kernels {
 

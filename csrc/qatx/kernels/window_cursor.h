@@ -14,10 +14,6 @@ class WindowRow {
         pad_(reinterpret_cast<uintptr_t>(pad) - image_),
         offsets_(offsets) {}
 
-  // Where the image begins, and where its taps do, counted from there.
-  const uint8_t* image() const { return reinterpret_cast<const uint8_t*>(image_); }
-  const int32_t* offsets() const { return offsets_; }
-
   bool is_padding(int64_t t) const { return offsets_[t] < 0; }
 
   // The input of tap t. One addition to a selected offset, which compiles to code without a branch:

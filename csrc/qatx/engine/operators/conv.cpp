@@ -90,15 +90,9 @@ class ConvStep final : public Step {
 
   void run(std::span<const Buffer> inputs, Buffer output) const override {
     const int64_t channels = op_.out_channels_;
-    share_product(
-        input_, *op_.gemm_,
-        [&](int64_t begin, int64_t end, int64_t block_begin, int64_t block_end) {
-          input_.for_each_part(
-              inputs[0].codes(), begin, end, [&](const kernels::Grid& grid, int64_t first) {
-                op_.gemm_->run(grid, op_.output_.to(inputs, output, channels, first * channels),
-                               block_begin, block_end);
-              });
-        });
+    run_product(input_, inputs[0].codes(), *op_.gemm_, [&](int64_t first_row) {
+      return op_.output_.to(inputs, output, channels, first_row * channels);
+    });
   }
 
  private:

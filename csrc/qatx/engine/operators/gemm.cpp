@@ -105,8 +105,8 @@ void PackedGemm::run(kernels::Grid grid, kernels::Epilogue epilogue, int64_t blo
   }
 }
 
-void share_product(const GemmInput& input, const PackedGemm& gemm,
-                   const std::function<void(int64_t, int64_t, int64_t, int64_t)>& f) {
+void run_product(const GemmInput& input, const uint8_t* codes, const PackedGemm& gemm,
+                 const EpilogueOf& epilogue_of) {
   const int64_t block = kernels::active().gemm.block;
   const int64_t row_tile = kernels::active().gemm.row_tile;
   const int64_t lines = input.lines();
@@ -114,17 +114,24 @@ void share_product(const GemmInput& input, const PackedGemm& gemm,
   const int64_t units = (lines + unit - 1) / unit;
   const int64_t blocks = gemm.blocks();
   const int64_t work = unit * input.width() * block * gemm.products() * gemm.groups() / 32;
+  const auto run = [&](int64_t line_begin, int64_t line_end, int64_t block_begin,
+                       int64_t block_end) {
+    input.for_each_part(codes, line_begin, line_end,
+                        [&](const kernels::Grid& grid, int64_t first_row) {
+                          gemm.run(grid, epilogue_of(first_row), block_begin, block_end);
+                        });
+  };
   // Threads share the rows, and each reads all weights, or the columns, and each reads all input:
   // whichever is less to read, as long as there is enough to share.
   const int64_t threads = at::get_num_threads();
   const bool more_weights = gemm.columns() > lines * input.width();
   if (more_weights ? blocks < threads && units > blocks : units >= threads || units >= blocks) {
     parallel_rows(units, work * blocks, [&](int64_t begin, int64_t end) {
-      f(begin * unit, std::min(end * unit, lines), 0, blocks);
+      run(begin * unit, std::min(end * unit, lines), 0, blocks);
     });
   } else {
     parallel_rows(blocks, work * units,
-                  [&](int64_t begin, int64_t end) { f(0, lines, begin, end); });
+                  [&](int64_t begin, int64_t end) { run(0, lines, begin, end); });
   }
 }
 

@@ -73,10 +73,12 @@ class PackedGemm {
   std::vector<Group> groups_;
 };
 
-// Shares the product of all lines of `input` with weights of gemm's size between threads: calls
-// f(line_begin, line_end, block_begin, block_end).
-void share_product(const GemmInput& input, const PackedGemm& gemm,
-                   const std::function<void(int64_t, int64_t, int64_t, int64_t)>& f);
+// The epilogue of rows from `first_row` on.
+using EpilogueOf = std::function<kernels::Epilogue(int64_t first_row)>;
+
+// Multiplies all rows of `input`, whose memory `codes` is, with the weights, on Torch's threads.
+void run_product(const GemmInput& input, const uint8_t* codes, const PackedGemm& gemm,
+                 const EpilogueOf& epilogue_of);
 
 class PackedDepthwise {
  public:

@@ -38,12 +38,8 @@ class Linear final : public Operator {
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
   void run(std::span<const Buffer> inputs, Buffer output, const GemmInput& rows) const {
-    share_product(rows, gemm_, [&](int64_t begin, int64_t end, int64_t block, int64_t block_end) {
-      rows.for_each_part(
-          inputs[0].codes(), begin, end, [&](const kernels::Grid& grid, int64_t first) {
-            gemm_.run(grid, output_.to(inputs, output, n_, first * n_), block, block_end);
-          });
-    });
+    run_product(rows, inputs[0].codes(), gemm_,
+                [&](int64_t first_row) { return output_.to(inputs, output, n_, first_row * n_); });
   }
 
   int64_t input_features() const { return k_; }

@@ -2,6 +2,7 @@
 
 #include "qatx/kernels/amx/tiles.h"
 #include "qatx/kernels/avx512/finish_rows.h"
+#include "qatx/kernels/ceil_div.h"
 #include "qatx/kernels/implementations.h"
 
 namespace qatx::kernels {
@@ -24,8 +25,6 @@ constexpr int64_t kChunkBytes = 2 * kTileBytes;
 constexpr int64_t kFirstCacheBytes = 24 * 1024;
 // Blocks that are finished together: going from tiles to vectors and back takes time.
 constexpr int64_t kMostTogether = 2;
-
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 int64_t block_bytes(int64_t segments, int64_t k) {
   return segments * ceil_div(k, kRowBytes) * kChunkBytes;

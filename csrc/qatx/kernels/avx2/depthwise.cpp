@@ -1,6 +1,7 @@
 #include "qatx/kernels/depthwise.h"
 
 #include "qatx/kernels/avx2/epilogue.h"
+#include "qatx/kernels/ceil_div.h"
 #include "qatx/kernels/implementations.h"
 #include "qatx/kernels/window_cursor.h"
 
@@ -12,8 +13,6 @@ namespace {
 constexpr int64_t kBlock = 32;
 constexpr int64_t kHalf = avx2::kColumns;
 constexpr int64_t kPairWeights = kBlock * 2;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 size_t packed_bytes(int64_t channels, int64_t taps) {
   return static_cast<size_t>(ceil_div(channels, kBlock) * ceil_div(taps, 2) * kPairWeights) *

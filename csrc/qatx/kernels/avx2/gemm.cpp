@@ -1,6 +1,7 @@
 #include "qatx/kernels/gemm.h"
 
 #include "qatx/kernels/avx2/epilogue.h"
+#include "qatx/kernels/ceil_div.h"
 #include "qatx/kernels/grid_cursor.h"
 #include "qatx/kernels/implementations.h"
 
@@ -14,8 +15,6 @@ namespace {
 constexpr int64_t kBlock = avx2::kColumns;
 constexpr int64_t kGroup = 4;
 constexpr int64_t kGroupBytes = kBlock * kGroup;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 size_t packed_bytes(int64_t n, int64_t segments, int64_t k) {
   return static_cast<size_t>(ceil_div(n, kBlock) * segments * ceil_div(k, kGroup) * kGroupBytes);

@@ -1,6 +1,7 @@
 #include "qatx/kernels/depthwise.h"
 
 #include "qatx/kernels/avx512/epilogue.h"
+#include "qatx/kernels/ceil_div.h"
 #include "qatx/kernels/implementations.h"
 #include "qatx/kernels/vnni/dot.h"
 #include "qatx/kernels/window_cursor.h"
@@ -19,8 +20,6 @@ constexpr int64_t kGroup = 4;
 constexpr int64_t kLaneChannels = 16;
 constexpr int64_t kVectorBytes = 64;
 constexpr int64_t kGroupBytes = kBlock * kGroup;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Lanes that a pixel of a block with this many channels takes: 1, 2 or 4.
 int64_t lanes_per_pixel(int64_t channels) {

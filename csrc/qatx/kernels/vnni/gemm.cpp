@@ -1,6 +1,7 @@
 #include "qatx/kernels/gemm.h"
 
 #include "qatx/kernels/avx512/finish_rows.h"
+#include "qatx/kernels/ceil_div.h"
 #include "qatx/kernels/grid_cursor.h"
 #include "qatx/kernels/implementations.h"
 #include "qatx/kernels/vnni/dot.h"
@@ -15,8 +16,6 @@ constexpr int64_t kGroup = 4;
 constexpr int64_t kGroupBytes = kBlock * kGroup;
 constexpr int64_t kVectorBytes = 64;
 constexpr int64_t kVectorColumns = 16;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 size_t packed_bytes(int64_t n, int64_t segments, int64_t k) {
   return static_cast<size_t>(ceil_div(n, kBlock) * segments * ceil_div(k, kGroup) * kGroupBytes);
