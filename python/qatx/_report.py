@@ -19,7 +19,7 @@ class ReportRow:
         kind: The operator, such as "aten::conv2d".
         integer: Whether it runs in integers.
         reason: Why it stayed float; "" where it did not.
-        weight_bytes: Size of its integer weights.
+        weight_bytes: Size of its integer weights, in the file and in memory: 8, 4 or 2 bits each.
         macs: Multiply-accumulate operations for the example inputs.
     """
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from pathlib import Path
 
 import contract
 import pytest
@@ -385,6 +386,39 @@ def test_writing_in_place_is_removed_or_refused():
     refused = True
     with pytest.raises(ValueError, match="writes in place with aten::"):
         qatx.convert(model, images)
+
+
+class Wide(nn.Module):
+    """Weights of 2.3 million parameters, so that what a file holds beside them is little."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(64, 256, 3, padding=1)
+        self.up = nn.ConvTranspose2d(256, 64, 4, stride=2)
+        self.fc = nn.Linear(64, 8192)
+        self.head = nn.Linear(8192, 160)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.up(self.conv(x).relu()).relu()
+        return self.head(self.fc(y.mean((2, 3))).relu())
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_weights_take_as_many_bits_as_they_have(bits: int, tmp_path: Path):
+    images = torch.randn(2, 64, 4, 4)
+    qconfig = qatx.QConfig(weight=qatx.QuantSpec(bits=bits, axis=0))
+    model = ready(Wide(), images, qconfig)
+    converted, report = qatx.convert(model, images[:1])
+    parameters = {"conv": 64 * 256 * 9, "up": 256 * 64 * 16, "fc": 64 * 8192, "head": 8192 * 160}
+    weights = {row.name: row.weight_bytes for row in report.rows if row.weight_bytes}
+    assert weights == {name: count * bits // 8 for name, count in parameters.items()}
+    path = tmp_path / "model.pt"
+    converted.save(str(path))
+    scales_and_biases = 2 * 4 * (256 + 64 + 8192 + 160)
+    assert path.stat().st_size <= 1.01 * (sum(weights.values()) + scales_and_biases) + 8192
+    loaded = qatx.load(path)
+    assert torch.equal(loaded(images), converted(images))
+    assert torch.equal(loaded(images), contract.evaluate(model, images))
 
 
 def test_an_altered_weight_is_noticed_where_torch_looks_at_no_checksum():

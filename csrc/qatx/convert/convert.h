@@ -15,7 +15,7 @@ struct NodeReport {
   std::string kind;          // TorchScript operator, for example aten::_convolution
   bool integer;              // runs in integers
   std::string reason;        // why it does not; empty where it does
-  int64_t weight_bytes = 0;  // of the integer weights
+  int64_t weight_bytes = 0;  // of the integer weights, as they are in the file
   int64_t macs = 0;          // multiply-adds for the example inputs, 0 where unknown
 };
 

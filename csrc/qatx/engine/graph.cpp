@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "qatx/core/rounding.h"
+#include "qatx/engine/codebook.h"
 
 namespace qatx::engine {
 namespace {
@@ -33,6 +34,57 @@ std::map<std::string, T> to_map(const std::vector<std::tuple<std::string, T>>& l
                       "' stands twice in one node");
   }
   return map;
+}
+
+// ---- Tensors of 8 bits in the file
+
+const std::string kCodebook = ".codebook";
+const std::string kShape = ".shape";
+
+bool is_of_bytes(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.numel() > 0 &&
+         (tensor.scalar_type() == at::kChar || tensor.scalar_type() == at::kByte);
+}
+
+// Replaces tensors by their codes where these have fewer bits.
+void encode_tensors(Node& node) {
+  for (auto& [key, tensor] : node.tensors) {
+    if (!is_of_bytes(tensor)) continue;
+    CodedBytes coded = encode_bytes(tensor.cpu().contiguous());
+    if (coded.codebook.empty()) continue;
+    std::vector<int64_t> shape = tensor.sizes().vec();
+    shape.insert(shape.begin(), tensor.scalar_type() == at::kChar ? 1 : 0);
+    node.ints[key + kCodebook] = {coded.codebook.begin(), coded.codebook.end()};
+    node.ints[key + kShape] = std::move(shape);
+    tensor = std::move(coded.data);
+  }
+}
+
+void decode_tensors(Node& node) {
+  for (auto& [key, tensor] : node.tensors) {
+    const auto codebook = node.ints.find(key + kCodebook);
+    if (codebook == node.ints.end()) continue;
+    const auto shape = node.ints.find(key + kShape);
+    TORCH_CHECK_VALUE(shape != node.ints.end() && shape->second.size() > 1 &&
+                          (shape->second[0] == 0 || shape->second[0] == 1),
+                      "qatx program: '", node.name, "': the shape of tensor '", key,
+                      "' is missing or not one");
+    TORCH_CHECK_VALUE(tensor.defined() && tensor.scalar_type() == at::kByte && tensor.dim() == 1 &&
+                          tensor.is_contiguous() && tensor.device().is_cpu(),
+                      "qatx program: '", node.name, "': tensor '", key,
+                      "' has a codebook, so it must be uint8 with one dimension");
+    const std::vector<int64_t>& values = codebook->second;
+    const auto fits = [](int64_t value) { return value >= 0 && value <= 255; };
+    TORCH_CHECK_VALUE((values.size() == 4 || values.size() == 16) &&
+                          std::all_of(values.begin(), values.end(), fits),
+                      "qatx program: '", node.name, "': the codebook of tensor '", key,
+                      "' must consist of 4 or 16 numbers in 0..255, got ", values);
+    tensor = decode_tensor({{values.begin(), values.end()}, tensor},
+                           at::IntArrayRef(shape->second).slice(1),
+                           shape->second[0] == 1 ? at::kChar : at::kByte);
+    node.ints.erase(shape);
+    node.ints.erase(key + kCodebook);
+  }
 }
 
 }  // namespace
@@ -153,7 +205,8 @@ GraphState to_state(const Graph& graph) {
     }
   }
   std::vector<NodeState> nodes;
-  for (const Node& node : graph.nodes) {
+  for (Node node : graph.nodes) {
+    encode_tensors(node);
     nodes.emplace_back(node.op, node.name, node.inputs, node.output, to_list(node.ints),
                        to_list(node.floats), to_list(node.tensors));
   }
@@ -162,9 +215,10 @@ GraphState to_state(const Graph& graph) {
 
 Graph from_state(const GraphState& state) {
   const auto& [version, values, inputs, outputs, nodes] = state;
-  TORCH_CHECK_VALUE(version == kFormatVersion, "qatx program: format version ", version,
-                    " is not known to this qatx, which reads version ", kFormatVersion,
-                    "; a newer qatx may");
+  // A file of version 2 is one without codebooks.
+  TORCH_CHECK_VALUE(version == kFormatVersion || version == 2, "qatx program: format version ",
+                    version, " is not known to this qatx, which reads versions 2 to ",
+                    kFormatVersion, "; a newer qatx may");
   Graph graph;
   for (const auto& [type, scale, zero_point, quant_min, quant_max, name] : values) {
     TORCH_CHECK_VALUE(type >= kFloat32 && type <= kMask,
@@ -181,6 +235,7 @@ Graph from_state(const GraphState& state) {
   for (const auto& [op, name, node_inputs, output, ints, floats, tensors] : nodes) {
     graph.nodes.push_back(
         {op, name, node_inputs, output, to_map(ints), to_map(floats), to_map(tensors)});
+    decode_tensors(graph.nodes.back());
   }
   check_graph(graph);
   return graph;

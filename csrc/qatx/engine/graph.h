@@ -69,8 +69,10 @@ kernels::QParams make_qparams(double scale, int64_t zero_point, int64_t quant_mi
 // is used.
 void check_graph(const Graph& graph);
 
-// What is pickled. Weights are logical (not packed for an instruction set), so a file runs on any
-// machine.
+// What is pickled. Weights are logical (not in the order of an instruction set), so a file runs on
+// any machine. An integer tensor of few different values, such as weights of 4 or 2 bits, is kept
+// under its key as indices of 4 or 2 bits (engine/codebook.h). Among the ints then stand
+// "<key>.codebook" and "<key>.shape": 1 for int8 or 0 for uint8, and the sizes.
 // The first number: 0 for float32, 1 for codes, 2 for indices, 3 for a mask.
 using ValueState = std::tuple<int64_t, double, int64_t, int64_t, int64_t, std::string>;
 using NodeState = std::tuple<std::string, std::string, std::vector<int64_t>, int64_t,
@@ -80,7 +82,7 @@ using NodeState = std::tuple<std::string, std::string, std::vector<int64_t>, int
 using GraphState = std::tuple<int64_t, std::vector<ValueState>, std::vector<int64_t>,
                               std::vector<int64_t>, std::vector<NodeState>>;
 
-inline constexpr int64_t kFormatVersion = 2;
+inline constexpr int64_t kFormatVersion = 3;
 
 GraphState to_state(const Graph& graph);
 // Throws c10::Error where the version is unknown or check_graph fails.

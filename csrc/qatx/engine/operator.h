@@ -39,6 +39,11 @@ class Operator {
   // Throws c10::Error where the operator cannot take these shapes.
   virtual Shape output_shape(std::span<const Shape> inputs) const = 0;
   virtual std::unique_ptr<Step> plan(std::span<const Shape> inputs) const = 0;
+
+  // Whether it holds the node's tensor "weight" in a form of its own, from which weight() makes the
+  // tensor again, bit for bit: then the node need not keep it.
+  virtual bool holds_weight() const { return false; }
+  virtual at::Tensor weight() const { return {}; }
 };
 
 // Checks the node's attributes and makes its operator. Throws c10::Error that names the node.

@@ -18,7 +18,18 @@ constexpr size_t kMostPlans = 32;
 
 Program::Program(Graph graph) : graph_(std::move(graph)) {
   check_graph(graph_);
-  for (const Node& node : graph_.nodes) operators_.push_back(make_operator(graph_, node));
+  for (Node& node : graph_.nodes) {
+    operators_.push_back(make_operator(graph_, node));
+    if (operators_.back()->holds_weight()) node.tensors.erase("weight");
+  }
+}
+
+Graph Program::graph() const {
+  Graph graph = graph_;
+  for (size_t i = 0; i < operators_.size(); ++i) {
+    if (operators_[i]->holds_weight()) graph.nodes[i].tensors["weight"] = operators_[i]->weight();
+  }
+  return graph;
 }
 
 std::shared_ptr<const Plan> Program::plan_for(std::vector<Shape> shapes) const {
@@ -61,7 +72,8 @@ TORCH_LIBRARY_FRAGMENT(qatx, m) {
                      const std::vector<at::Tensor>& inputs) { return self->run(inputs); })
       .def_pickle(
           [](const c10::intrusive_ptr<Program>& self) {
-            return std::make_tuple(to_state(self->graph()), checksum(self->graph()));
+            const Graph graph = self->graph();
+            return std::make_tuple(to_state(graph), checksum(graph));
           },
           [](const std::tuple<GraphState, int64_t>& state) {
             Graph graph = from_state(std::get<0>(state));

@@ -30,12 +30,13 @@ class C10_EXPORT Program final : public torch::CustomClassHolder {
   // cannot take.
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs) const;
 
-  const Graph& graph() const { return graph_; }
+  // The graph that it was made of, with all weights.
+  Graph graph() const;
 
  private:
   std::shared_ptr<const Plan> plan_for(std::vector<Shape> shapes) const;
 
-  const Graph graph_;
+  Graph graph_;  // without the weights that operators hold
   std::vector<std::unique_ptr<Operator>> operators_;
 
   mutable std::mutex mutex_;

@@ -23,6 +23,8 @@ struct DepthwiseKernel {
   size_t (*packed_bytes)(int64_t channels, int64_t taps);
   // `packed` is aligned to 64 bytes; every byte of it is written.
   void (*pack)(const int8_t* weight, int64_t channels, int64_t taps, void* packed);
+  // The reverse.
+  void (*unpack)(const void* packed, int64_t channels, int64_t taps, int8_t* weight);
   void (*run)(const DepthwiseArgs& args, int64_t row_begin, int64_t row_end);
 };
 

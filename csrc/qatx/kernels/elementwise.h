@@ -36,6 +36,9 @@ struct ElementwiseKernels {
   // out = table[q], of 256 entries
   void (*lookup)(const uint8_t* q, uint8_t* out, int64_t n, const uint8_t* table);
   void (*lookup_f32)(const uint8_t* q, float* out, int64_t n, const float* table);
+  // The same for n indices of 4 or 2 bits, the first in the lowest bits, and 16 or 4 entries.
+  void (*lookup_4)(const uint8_t* q, uint8_t* out, int64_t n, const uint8_t* table);
+  void (*lookup_2)(const uint8_t* q, uint8_t* out, int64_t n, const uint8_t* table);
   // out[r][i] = in[r * in_row + i * in_step]; rows of the output are `out_row` apart.
   void (*copy)(const uint8_t* in, int64_t in_row, int64_t in_step, uint8_t* out, int64_t out_row,
                int64_t rows, int64_t n);

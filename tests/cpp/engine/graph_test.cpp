@@ -1,6 +1,8 @@
 #include "qatx/engine/graph.h"
 
+#include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "graph_testing.h"
 
@@ -159,7 +161,10 @@ void expect_same(const Graph& actual, const Graph& expected) {
     EXPECT_EQ(a.ints, e.ints);
     EXPECT_EQ(a.floats, e.floats);
     ASSERT_EQ(a.tensors.size(), e.tensors.size());
-    for (const auto& [key, t] : e.tensors) EXPECT_TRUE(a.tensors.at(key).is_same(t)) << key;
+    for (const auto& [key, t] : e.tensors) {
+      EXPECT_EQ(a.tensors.at(key).scalar_type(), t.scalar_type()) << key;
+      EXPECT_TRUE(a.tensors.at(key).equal(t)) << key;
+    }
   }
 }
 
@@ -167,6 +172,92 @@ TEST(GraphStateTest, RoundTrip) {
   const Graph graph = sample();
   expect_same(from_state(to_state(graph)), graph);
   expect_same(from_state(to_state(Graph{})), Graph{});
+}
+
+at::Tensor& weight_of(GraphState& state) {
+  auto& tensors = std::get<6>(std::get<4>(state)[1]);
+  const auto found = std::find_if(tensors.begin(), tensors.end(),
+                                  [](const auto& entry) { return std::get<0>(entry) == "weight"; });
+  return std::get<1>(*found);
+}
+
+// Values that 4 or 2 bits can number take no more in a file, whatever they are.
+TEST(GraphStateTest, TensorsOfFewValues) {
+  struct Case {
+    std::vector<int64_t> values;
+    at::ScalarType dtype;
+    int64_t bits;
+  };
+  std::vector<int64_t> many(17);
+  std::iota(many.begin(), many.end(), -8);
+  const std::vector<Case> cases = {
+      {{-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7}, at::kChar, 4},
+      {{-128, -64, -32, -16, -8, 0, 8, 16, 32, 64, 127}, at::kChar, 4},
+      {{-2, -1, 0, 1}, at::kChar, 2},
+      {{-127, 127}, at::kChar, 2},
+      {{0, 1, 2, 3}, at::kChar, 2},
+      {{5}, at::kChar, 2},
+      {many, at::kChar, 8},
+      {{0, 255, 128}, at::kByte, 2},
+      {{250, 251, 252, 253, 254}, at::kByte, 4}};
+  for (const Case& c : cases) {
+    SCOPED_TRACE(::testing::Message() << c.values.size() << " values from " << c.values[0]);
+    Graph graph = sample();
+    at::Tensor weight = at::empty({5, 7, 3, 3}, c.dtype);
+    testing::Random random(1);
+    for (int64_t i = 0; i < weight.numel(); ++i) {
+      const size_t any = static_cast<size_t>(random.integer(0, 1000)) % c.values.size();
+      weight.view(-1)[i] = c.values[i < 17 ? static_cast<size_t>(i) % c.values.size() : any];
+    }
+    // In another order in memory: files keep the logical one.
+    graph.nodes[1].tensors["weight"] = weight.contiguous(at::MemoryFormat::ChannelsLast);
+    GraphState state = to_state(graph);
+    EXPECT_EQ(weight_of(state).nbytes(), static_cast<size_t>((weight.numel() * c.bits + 7) / 8));
+    graph.nodes[1].tensors["weight"] = weight;
+    expect_same(from_state(state), graph);
+  }
+}
+
+TEST(GraphStateTest, VersionWithoutCodebooks) {
+  GraphState state = to_state(sample());
+  std::get<0>(state) = 2;
+  expect_same(from_state(state), sample());
+}
+
+TEST(GraphStateTest, DamagedCodebooks) {
+  const auto with = [](const std::string& key, const std::vector<int64_t>& numbers) {
+    GraphState state = to_state(sample());
+    for (auto& [name, list] : std::get<4>(std::get<4>(state)[1])) {
+      if (name == "weight" + key) list = numbers;
+    }
+    return state;
+  };
+  EXPECT_NO_THROW(from_state(with(".codebook", {0, 255, 3, 3})));
+  for (const std::vector<int64_t>& bad : std::vector<std::vector<int64_t>>{
+           {}, {1}, {1, 2, 3}, {1, 2, 3, -1}, {1, 2, 3, 256}, {1, 2, 3, int64_t{1} << 32}}) {
+    EXPECT_ERROR(c10::ValueError, "'conv': the codebook of tensor 'weight' must consist of",
+                 from_state(with(".codebook", bad)));
+  }
+  for (const std::vector<int64_t>& bad :
+       std::vector<std::vector<int64_t>>{{}, {1}, {2, 4, 4, 3, 3}, {-1, 144}}) {
+    EXPECT_ERROR(c10::ValueError, "'conv': the shape of tensor 'weight' is missing or not one",
+                 from_state(with(".shape", bad)));
+  }
+  constexpr int64_t kHuge = std::numeric_limits<int64_t>::max();
+  for (const std::vector<int64_t>& bad :
+       std::vector<std::vector<int64_t>>{{1, 4, 4, 3, 5},
+                                         {1, 0, 4},
+                                         {1, -4, -36},
+                                         {1, kHuge, 2, 2},
+                                         {1, int64_t{1} << 32, int64_t{1} << 32, 144}}) {
+    EXPECT_ERROR(c10::ValueError, "a tensor of sizes", from_state(with(".shape", bad)));
+  }
+  EXPECT_ERROR(c10::ValueError, "must consist of 1 bytes", from_state(with(".shape", {1, 4})));
+  GraphState state = to_state(sample());
+  weight_of(state) = full({144}, 0);
+  EXPECT_ERROR(c10::ValueError, "it must be uint8 with one dimension", from_state(state));
+  weight_of(state) = full({36, 1}, 0, at::kByte);
+  EXPECT_ERROR(c10::ValueError, "it must be uint8 with one dimension", from_state(state));
 }
 
 TEST(GraphStateTest, UnknownVersions) {

@@ -33,6 +33,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <sstream>
@@ -713,8 +714,9 @@ class Network {
   at::Tensor random_weight(const Sizes& sizes) {
     at::Tensor weight = at::empty(sizes, at::kChar);
     auto* data = weight.mutable_data_ptr<int8_t>();
+    const int64_t limit = std::array{128, 128, 8, 2}[static_cast<size_t>(random.integer(0, 3))];
     for (int64_t i = 0; i < weight.numel(); ++i) {
-      data[i] = static_cast<int8_t>(random.integer(-128, 127));
+      data[i] = static_cast<int8_t>(random.integer(-limit, limit - 1));
     }
     return weight;
   }

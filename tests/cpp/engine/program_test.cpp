@@ -1,5 +1,8 @@
 #include "qatx/engine/program.h"
 
+#include <c10/core/Allocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+
 #include <thread>
 
 #include "network.h"
@@ -626,6 +629,105 @@ TEST(ProgramTest, OneProgramInManyThreads) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(failures, std::vector<std::string>(4));
+}
+
+// ---- Weights ---------------------------------------------------------------------------
+
+// Every operator that has weights, with codes of `bits` bits.
+Graph layers(int64_t bits) {
+  testing::Random random(static_cast<unsigned>(bits));
+  const auto weight = [&](at::IntArrayRef sizes) {
+    at::Tensor t = at::empty(sizes, at::kChar);
+    for (int64_t i = 0; i < t.numel(); ++i) {
+      t.mutable_data_ptr<int8_t>()[i] =
+          static_cast<int8_t>(random.integer(-(1 << (bits - 1)), (1 << (bits - 1)) - 1));
+    }
+    return t;
+  };
+  Graph graph;
+  const int64_t image = quantize(graph, add_input(graph), unit_qparams());
+  const int64_t row = quantize(graph, add_input(graph), unit_qparams());
+  const auto add = [&](Node node, int64_t input, at::IntArrayRef sizes) {
+    node.inputs = {input};
+    node.tensors = {{"weight", weight(sizes)},
+                    {"weight_scale", full({sizes[0]}, 0.5)},
+                    {"bias", full({sizes[0]}, 0.25)}};
+    graph.outputs.push_back(add_node(graph, std::move(node)));
+  };
+  Node conv = conv2d_node();
+  add(conv, image, {192, 64, 3, 3});
+  conv.ints["groups"] = {4};
+  add(conv, image, {256, 64, 3, 3});
+  conv.ints["groups"] = {64};
+  add(conv, image, {64, 1, 3, 3});
+  add(conv_transpose2d_node(), image, {128, 64, 3, 3});
+  add(linear_node(), row, {192, 256});
+  return graph;
+}
+
+// Counts what tensors on the CPU take that were made after it.
+class LiveBytes {
+ public:
+  LiveBytes()
+      : counter_(std::make_shared<Counter>()),
+        guard_(c10::DebugInfoKind::PROFILER_STATE, counter_) {}
+  int64_t count() const { return counter_->bytes; }
+
+ private:
+  struct Counter : c10::MemoryReportingInfoBase {
+    void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override {
+      bytes += size;
+    }
+    bool memoryProfilingEnabled() const override { return true; }
+    int64_t bytes = 0;
+  };
+
+  std::shared_ptr<Counter> counter_;
+  c10::DebugInfoGuard guard_;
+};
+
+// Weights are in memory once, in as few bits as in the file: an operator's copy in its own order.
+TEST(ProgramTest, WeightsAreKeptOnce) {
+  for (const int64_t bits : {8, 4, 2}) {
+    SCOPED_TRACE(::testing::Message() << bits << " bits");
+    int64_t logical = 0;
+    const LiveBytes live;
+    std::unique_ptr<Program> program;
+    {
+      Graph graph = layers(bits);
+      for (const Node& node : graph.nodes) {
+        const auto weight = node.tensors.find("weight");
+        if (weight != node.tensors.end()) logical += weight->second.numel();
+      }
+      program = std::make_unique<Program>(std::move(graph));
+    }
+    const int64_t kept = live.count();
+    // Depthwise weights stay bytes (filled up from 9 to 12 or, as 16-bit numbers, 20); scales and
+    // biases are tensors too.
+    const int64_t others = 64 * 20 + 2 * 4 * (192 + 256 + 64 + 128 + 192);
+    EXPECT_LE(kept, logical * bits / 8 * 105 / 100 + others);
+    EXPECT_GE(kept, logical * bits / 8);
+  }
+}
+
+TEST(ProgramTest, WeightsComeBackAsTheyWere) {
+  for (const int64_t bits : {8, 4, 2}) {
+    const Graph graph = layers(bits);
+    std::vector<at::Tensor> weights;
+    for (const Node& node : graph.nodes) {
+      const auto weight = node.tensors.find("weight");
+      weights.push_back(weight == node.tensors.end() ? at::Tensor() : weight->second);
+    }
+    const Graph back = Program(graph).graph();
+    ASSERT_EQ(back.nodes.size(), weights.size());
+    for (size_t n = 0; n < weights.size(); ++n) {
+      ASSERT_EQ(back.nodes[n].tensors.count("weight"), weights[n].defined() ? 1u : 0u);
+      if (weights[n].defined()) {
+        EXPECT_TRUE(back.nodes[n].tensors.at("weight").equal(weights[n]))
+            << back.nodes[n].op << ", " << bits << " bits";
+      }
+    }
+  }
 }
 
 TEST(ProgramTest, MoreShapesThanPlansAreKept) {

@@ -23,6 +23,11 @@ class DepthwiseTest : public LayerTest {
     Buffer<int8_t> packed(static_cast<int64_t>(bytes));
     kernel().pack(weight.data(), shape.channels, shape.taps, packed.data());
     ASSERT_TRUE(packed.zones_intact());
+    Buffer<int8_t> unpacked(shape.channels * shape.taps, integer(0, 63));
+    kernel().unpack(packed.data(), shape.channels, shape.taps, unpacked.data());
+    ASSERT_TRUE(unpacked.zones_intact());
+    ASSERT_TRUE(std::memcmp(weight.data(), unpacked.data(), static_cast<size_t>(unpacked.size())) ==
+                0);
 
     LayerShape sums = shape;  // of one channel each
     sums.channels = 1;

@@ -212,6 +212,27 @@ TEST_P(ElementwiseTest, LookUp) {
   }
 }
 
+// Indices of 4 and 2 bits, the first in the lowest bits of a byte.
+TEST_P(ElementwiseTest, LookUpSmallIndices) {
+  for (int64_t n = 0; n <= 300; ++n) {
+    for (const int64_t bits : {4, 2}) {
+      const int64_t entries = int64_t{1} << bits;
+      Buffer<uint8_t> table(entries);
+      for (uint8_t& entry : table) entry = static_cast<uint8_t>(integer(0, 255));
+      const int64_t per_byte = 8 / bits;
+      Buffer<uint8_t> q((n + per_byte - 1) / per_byte, integer(0, 63));
+      for (uint8_t& byte : q) byte = static_cast<uint8_t>(integer(0, 255));
+      Buffer<uint8_t> out(n, integer(0, 63));
+      (bits == 4 ? kernel().lookup_4 : kernel().lookup_2)(q.data(), out.data(), n, table.data());
+      for (int64_t i = 0; i < n; ++i) {
+        const int64_t index = (q[i / per_byte] >> (i % per_byte * bits)) % entries;
+        ASSERT_TRUE(same(out[i], table[index])) << bits << " bits, element " << i << " of " << n;
+      }
+      EXPECT_TRUE(out.zones_intact()) << n;
+    }
+  }
+}
+
 TEST_P(ElementwiseTest, Copy) {
   for (int round = 0; round < 400; ++round) {
     const int64_t rows = integer(1, 40);

@@ -82,16 +82,31 @@ class GemmTest : public LayerTest {
     const Rows rows(*this, shape, options);
     const int64_t k = shape.channels;
     const Buffer<int8_t> weight = random_weights(shape.columns * shape.taps * k, options);
-    const size_t bytes = kernel().packed_bytes(shape.columns, shape.taps, k);
-    ASSERT_EQ(bytes % 64, 0u);
+    const int64_t block_bytes = kernel().block_bytes(shape.taps, k);
+    ASSERT_EQ(block_bytes % 64, 0);
+    const size_t bytes = packed_bytes(kernel(), shape.columns, shape.taps, k);
     Buffer<int8_t> packed(static_cast<int64_t>(bytes));
     kernel().pack(weight.data(), shape.columns, shape.taps, k, packed.data());
     ASSERT_TRUE(packed.zones_intact());
+    Buffer<int8_t> unpacked(shape.columns * shape.taps * k, integer(0, 63));
+    kernel().unpack(packed.data(), shape.columns, shape.taps, k, unpacked.data());
+    ASSERT_TRUE(unpacked.zones_intact());
+    ASSERT_TRUE(std::memcmp(weight.data(), unpacked.data(), static_cast<size_t>(unpacked.size())) ==
+                0);
 
     Output output(*this, shape, options, kernel().block);
-    const GemmArgs args{rows.grid(),      k, shape.columns, packed.data(), output.start(),
-                        output.epilogue()};
-    for (const Part& part : parts) kernel().run(args, part.block_begin, part.block_end);
+    for (const Part& part : parts) {
+      // The weights of blocks that are not run need not be there.
+      const int64_t first = integer(0, part.block_begin);
+      const GemmArgs args{rows.grid(),
+                          k,
+                          shape.columns,
+                          packed.data() + first * block_bytes,
+                          first,
+                          output.start(),
+                          output.epilogue()};
+      kernel().run(args, part.block_begin, part.block_end);
+    }
     check_output(output, shape, 0, shape.rows(), parts.front().block_begin * kernel().block,
                  std::min(shape.columns, parts.back().block_end * kernel().block),
                  [&](int64_t r, int64_t c) {

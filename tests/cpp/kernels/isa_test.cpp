@@ -45,7 +45,7 @@ TEST(KernelTableTest, HasNoEmptyEntries) {
     EXPECT_TRUE(complete(row.fake_quantize.f32) && complete(row.fake_quantize.bf16) &&
                 complete(row.fake_quantize.f16) && complete(row.fake_quantize_f64) &&
                 row.fake_quantize.noise);
-    EXPECT_TRUE(row.gemm.block > 0 && row.gemm.row_tile > 0 && row.gemm.packed_bytes &&
+    EXPECT_TRUE(row.gemm.block > 0 && row.gemm.row_tile > 0 && row.gemm.block_bytes &&
                 row.gemm.pack && row.gemm.run);
     EXPECT_TRUE(row.depthwise.block > 0 && row.depthwise.packed_bytes && row.depthwise.pack &&
                 row.depthwise.run);

@@ -4,6 +4,7 @@
 
 #include "qatx/convert/rules/layer.h"
 #include "qatx/convert/rules/rules.h"
+#include "qatx/engine/codebook.h"
 
 namespace qatx::torchscript {
 namespace {
@@ -16,7 +17,7 @@ std::string read_table(Lowering& lowering, const jit::Value* value, engine::Node
   if (auto reason = read_weight(lowering, value, 2, weights); !reason.empty()) return reason;
   node.tensors = {{"weight", (weights.codes.to(at::kShort) + 128).to(at::kByte)},
                   {"weight_scale", weights.scale}};
-  lowering.set_weight_bytes(weights.codes.numel());
+  lowering.set_weight_bytes(engine::encode_bytes(weights.codes).data.numel());
   return "";
 }
 

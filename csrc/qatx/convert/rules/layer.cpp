@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "qatx/core/qparams.h"
+#include "qatx/engine/codebook.h"
 
 namespace qatx::torchscript {
 namespace {
@@ -90,7 +91,7 @@ std::string lower_layer(Lowering& lowering, jit::Value* input, jit::Value* weigh
   node.inputs = {lowering.use_codes(input)};
   node.tensors = {
       {"weight", weights.codes}, {"weight_scale", weights.scale}, {"bias", bias_tensor}};
-  lowering.set_weight_bytes(weights.codes.numel());
+  lowering.set_weight_bytes(engine::encode_bytes(weights.codes).data.numel());
   return "";
 }
 

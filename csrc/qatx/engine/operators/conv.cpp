@@ -28,14 +28,14 @@ class Conv final : public Operator {
     input_ = node.input(0);
     const auto dim = static_cast<int64_t>(dimensions) + 2;
     const LayerWeights all = read_layer_weights(node, dim);
-    const at::Tensor weight = node.tensor("weight", at::kChar, dim);
-    out_channels_ = weight.size(0);
+    sizes_ = node.tensor("weight", at::kChar, dim).sizes().vec();
+    out_channels_ = sizes_[0];
     groups_ = node.ints("groups", 1, 1, out_channels_)[0];
     TORCH_CHECK_VALUE(out_channels_ % groups_ == 0, "qatx program: convolution '", name_,
                       "': ", out_channels_, " output channels are no multiple of ", groups_,
                       " groups");
-    in_channels_ = weight.size(1) * groups_;
-    spatial_ = read_spatial(node, weight.sizes().slice(2).vec());
+    in_channels_ = sizes_[1] * groups_;
+    spatial_ = read_spatial(node, {sizes_.begin() + 2, sizes_.end()});
     if (node.input_count() == 2) output_.add_residual(node.input(1));
     if (groups_ == in_channels_ && groups_ == out_channels_ && groups_ > 1) {
       depthwise_ = std::make_unique<PackedDepthwise>(all, input_);
@@ -44,7 +44,7 @@ class Conv final : public Operator {
     const int64_t together = taps_together(taps_of(spatial_, dimensions - 1),
                                            spatial_.stride.back(), in_channels_, groups_);
     const at::Tensor segments =
-        all.weight.view({out_channels_, spatial_.taps() / together, weight.size(1) * together});
+        all.weight.view({out_channels_, spatial_.taps() / together, sizes_[1] * together});
     gemm_ = std::make_unique<PackedGemm>(LayerWeights{segments, all.weight_scale, all.bias}, input_,
                                          groups_);
   }
@@ -64,6 +64,11 @@ class Conv final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
+  bool holds_weight() const override { return true; }
+  at::Tensor weight() const override {
+    return to_node_weight(depthwise_ ? depthwise_->unpack() : gemm_->unpack(), sizes_);
+  }
+
  private:
   friend class ConvStep;
   friend class DepthwiseStep;
@@ -72,6 +77,7 @@ class Conv final : public Operator {
   Output output_;
   kernels::QParams input_{};
   Spatial spatial_{};
+  Shape sizes_;  // of the weight
   int64_t in_channels_ = 0;
   int64_t out_channels_ = 0;
   int64_t groups_ = 1;

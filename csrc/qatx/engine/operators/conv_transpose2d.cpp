@@ -1,3 +1,4 @@
+#include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
@@ -19,6 +20,7 @@ struct Phase {
   std::array<int64_t, 2> first;  // of its output pixels
   // How far from (output - first) / stride the inputs of its taps lie, in each dimension.
   std::array<std::vector<int64_t>, 2> taps;
+  std::vector<int64_t> kernel_taps;  // the same as indices of the kernel
   PackedGemm gemm;
 };
 
@@ -65,6 +67,21 @@ class ConvTranspose2d final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
+  // Each tap is in one phase.
+  bool holds_weight() const override { return true; }
+  at::Tensor weight() const override {
+    const int64_t group_in = in_channels_ / groups_;
+    const int64_t taps = kernel_[0] * kernel_[1];
+    at::Tensor all = at::empty({out_channels_, taps, group_in}, at::kChar);
+    for (const Phase& phase : phases_) {
+      const at::Tensor own = phase.gemm.unpack().view({out_channels_, -1, group_in});
+      for (size_t i = 0; i < phase.kernel_taps.size(); ++i) {
+        all.select(1, phase.kernel_taps[i]).copy_(own.select(1, static_cast<int64_t>(i)));
+      }
+    }
+    return to_node_weight(all, {out_channels_, group_in, kernel_[0], kernel_[1]});
+  }
+
  private:
   friend class ConvTranspose2dStep;
 
@@ -88,10 +105,12 @@ class ConvTranspose2d final : public Operator {
     }
     const bool empty = taps[0].empty() || taps[1].empty();
     if (empty) taps = {std::vector<int64_t>{0}, {0}};  // the bias alone: weights of zero
+    std::vector<int64_t> kernel_taps;
     std::vector<at::Tensor> weights;
     for (const int64_t h : kernel[0]) {
       for (const int64_t w : kernel[1]) {
-        weights.push_back(all.weight.select(1, h * kernel_[1] + w));
+        kernel_taps.push_back(h * kernel_[1] + w);
+        weights.push_back(all.weight.select(1, kernel_taps.back()));
       }
     }
     const int64_t group_in = in_channels_ / groups_;
@@ -99,7 +118,7 @@ class ConvTranspose2d final : public Operator {
     const int64_t together = taps_together(taps[1], 1, in_channels_, groups_);
     const at::Tensor weight =
         at::stack(weights, 1).contiguous().view({out_channels_, -1, together * group_in});
-    phases_.push_back({first, std::move(taps),
+    phases_.push_back({first, std::move(taps), std::move(kernel_taps),
                        PackedGemm({weight, all.weight_scale, all.bias}, input_, groups_)});
   }
 

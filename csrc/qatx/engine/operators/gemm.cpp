@@ -12,8 +12,13 @@
 namespace qatx::engine {
 namespace {
 
+// Of weights that are decoded at a time: they stay in a cache close by.
+constexpr int64_t kDecodedBytes = 64 * 1024;
+// At least so many blocks are: a kernel may take some together.
+constexpr int64_t kLeastBlocks = 2;
+
 size_t round_up(int64_t n, int64_t block) {
-  return static_cast<size_t>((n + block - 1) / block * block);
+  return static_cast<size_t>(kernels::ceil_div(n, block) * block);
 }
 
 at::Tensor allocate_packed(size_t bytes) {
@@ -50,6 +55,12 @@ LayerWeights read_layer_weights(const NodeReader& node, int64_t dim) {
   return {weight.view({n, k, taps}).permute({0, 2, 1}).contiguous(), scale, bias};
 }
 
+at::Tensor to_node_weight(const at::Tensor& weight, at::IntArrayRef sizes) {
+  const int64_t n = sizes[0];
+  const int64_t k = sizes.size() > 1 ? sizes[1] : 1;
+  return weight.view({n, -1, k}).permute({0, 2, 1}).contiguous().view(sizes);
+}
+
 ChannelTerms::ChannelTerms(const LayerWeights& weights, const kernels::QParams& input,
                            int64_t block) {
   const int64_t n = weights.weight.size(0);
@@ -77,16 +88,49 @@ void ChannelTerms::set(kernels::Epilogue& epilogue) const {
 PackedGemm::PackedGemm(const LayerWeights& weights, const kernels::QParams& input, int64_t groups)
     : kernel_(kernels::active().gemm),
       n_(weights.weight.size(0) / groups),
+      segments_(weights.weight.size(1)),
       k_(weights.weight.size(2)),
-      products_(weights.weight.size(1) * k_) {
-  const int64_t segments = weights.weight.size(1);
+      block_bytes_(kernel_.block_bytes(segments_, k_)) {
   for (int64_t g = 0; g < groups; ++g) {
     const auto part = [&](const at::Tensor& all) { return all.narrow(0, g * n_, n_).contiguous(); };
     const LayerWeights own{part(weights.weight), part(weights.weight_scale), part(weights.bias)};
-    groups_.push_back({allocate_packed(kernel_.packed_bytes(n_, segments, k_)),
-                       ChannelTerms(own, input, kernel_.block)});
-    kernel_.pack(own.weight.const_data_ptr<int8_t>(), n_, segments, k_,
-                 groups_.back().packed.mutable_data_ptr());
+    const at::Tensor packed = allocate_packed(kernels::packed_bytes(kernel_, n_, segments_, k_));
+    kernel_.pack(own.weight.const_data_ptr<int8_t>(), n_, segments_, k_, packed.mutable_data_ptr());
+    groups_.push_back({encode_bytes(packed), ChannelTerms(own, input, kernel_.block)});
+  }
+}
+
+at::Tensor PackedGemm::unpack() const {
+  at::Tensor weight = at::empty({n_ * groups(), segments_, k_}, at::kChar);
+  const int64_t bytes = blocks() * block_bytes_;
+  const at::Tensor packed = allocate_packed(static_cast<size_t>(bytes));
+  for (int64_t g = 0; g < groups(); ++g) {
+    decode_bytes(groups_[static_cast<size_t>(g)].packed, 0, bytes, packed.mutable_data_ptr());
+    kernel_.unpack(packed.const_data_ptr(), n_, segments_, k_,
+                   weight.mutable_data_ptr<int8_t>() + g * n_ * products());
+  }
+  return weight;
+}
+
+void PackedGemm::run_group(const Group& group, const kernels::Grid& grid,
+                           const kernels::Epilogue& epilogue, int64_t block_begin,
+                           int64_t block_end) const {
+  kernels::GemmArgs args{
+      grid, k_, n_, group.packed.data.const_data_ptr(), 0, group.terms.start(), epilogue};
+  if (group.packed.codebook.empty()) {
+    kernel_.run(args, block_begin, block_end);
+    return;
+  }
+  const int64_t fit = std::max(kDecodedBytes / block_bytes_, kLeastBlocks);
+  const int64_t together = std::min(fit, block_end - block_begin);
+  const at::Tensor decoded = allocate_packed(static_cast<size_t>(together * block_bytes_));
+  args.weight = decoded.const_data_ptr();
+  for (int64_t block = block_begin; block < block_end; block += together) {
+    const int64_t end = std::min(block + together, block_end);
+    decode_bytes(group.packed, block * block_bytes_, (end - block) * block_bytes_,
+                 decoded.mutable_data_ptr());
+    args.first_block = block;
+    kernel_.run(args, block, end);
   }
 }
 
@@ -96,8 +140,7 @@ void PackedGemm::run(kernels::Grid grid, kernels::Epilogue epilogue, int64_t blo
   grid.pieces = pieces.data();
   for (const Group& group : groups_) {
     group.terms.set(epilogue);
-    kernel_.run({grid, k_, n_, group.packed.const_data_ptr(), group.terms.start(), epilogue},
-                block_begin, block_end);
+    run_group(group, grid, epilogue, block_begin, block_end);
     for (kernels::Grid::Piece& piece : pieces) piece.input += k_;
     if (epilogue.residual) epilogue.residual += n_;
     if (epilogue.out_u8) epilogue.out_u8 += n_;
@@ -138,10 +181,17 @@ void run_product(const GemmInput& input, const uint8_t* codes, const PackedGemm&
 PackedDepthwise::PackedDepthwise(const LayerWeights& weights, const kernels::QParams& input)
     : kernel_(kernels::active().depthwise),
       channels_(weights.weight.size(0)),
-      packed_(allocate_packed(kernel_.packed_bytes(channels_, weights.weight.size(1)))),
+      taps_(weights.weight.size(1)),
+      packed_(allocate_packed(kernel_.packed_bytes(channels_, taps_))),
       terms_(weights, input, kernel_.block) {
-  kernel_.pack(weights.weight.const_data_ptr<int8_t>(), channels_, weights.weight.size(1),
+  kernel_.pack(weights.weight.const_data_ptr<int8_t>(), channels_, taps_,
                packed_.mutable_data_ptr());
+}
+
+at::Tensor PackedDepthwise::unpack() const {
+  at::Tensor weight = at::empty({channels_, taps_, 1}, at::kChar);
+  kernel_.unpack(packed_.const_data_ptr(), channels_, taps_, weight.mutable_data_ptr<int8_t>());
+  return weight;
 }
 
 void PackedDepthwise::run(const kernels::Window& window, int64_t rows,

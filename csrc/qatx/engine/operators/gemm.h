@@ -6,6 +6,7 @@
 #include <functional>
 #include <vector>
 
+#include "qatx/engine/codebook.h"
 #include "qatx/engine/node_reader.h"
 #include "qatx/engine/operators/gemm_input.h"
 #include "qatx/kernels/depthwise.h"
@@ -26,6 +27,9 @@ struct LayerWeights {
 // Reads "weight" (int8 of `dim` dimensions, output channels first, spatial ones last),
 // "weight_scale", "bias".
 LayerWeights read_layer_weights(const NodeReader& node, int64_t dim);
+
+// The reverse for the weights: int8 of these sizes, from int8 [n][taps][k].
+at::Tensor to_node_weight(const at::Tensor& weight, at::IntArrayRef sizes);
 
 // What a kernel needs beside its packed weights, padded to whole blocks:
 //   start[c] = -zero_point * sum(weight[c]),  scale[c] = input.scale * weight_scale[c],  bias[c]
@@ -52,24 +56,31 @@ class PackedGemm {
   int64_t groups() const { return static_cast<int64_t>(groups_.size()); }
   // Of a group.
   int64_t columns() const { return n_; }
-  int64_t blocks() const { return (n_ + kernel_.block - 1) / kernel_.block; }
+  int64_t blocks() const { return kernels::ceil_div(n_, kernel_.block); }
   // What an output pixel sums.
-  int64_t products() const { return products_; }
+  int64_t products() const { return segments_ * k_; }
 
   // The blocks [block_begin, block_end) of each group. `grid` and `epilogue` are the first group's.
   void run(kernels::Grid grid, kernels::Epilogue epilogue, int64_t block_begin,
            int64_t block_end) const;
 
+  // The weights that it was made of: int8 [n][segments][k].
+  at::Tensor unpack() const;
+
  private:
   struct Group {
-    at::Tensor packed;
+    CodedBytes packed;
     ChannelTerms terms;
   };
 
+  void run_group(const Group& group, const kernels::Grid& grid, const kernels::Epilogue& epilogue,
+                 int64_t block_begin, int64_t block_end) const;
+
   const kernels::GemmKernel& kernel_;
   int64_t n_;
+  int64_t segments_;
   int64_t k_;
-  int64_t products_;
+  int64_t block_bytes_;
   std::vector<Group> groups_;
 };
 
@@ -85,9 +96,13 @@ class PackedDepthwise {
   PackedDepthwise(const LayerWeights& weights, const kernels::QParams& input);
   void run(const kernels::Window& window, int64_t rows, kernels::Epilogue epilogue) const;
 
+  // The weights that it was made of: int8 [channels][taps][1].
+  at::Tensor unpack() const;
+
  private:
   const kernels::DepthwiseKernel& kernel_;
   int64_t channels_;
+  int64_t taps_;
   at::Tensor packed_;
   ChannelTerms terms_;
 };

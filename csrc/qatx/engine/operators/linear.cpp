@@ -37,6 +37,9 @@ class Linear final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
+  bool holds_weight() const override { return true; }
+  at::Tensor weight() const override { return to_node_weight(gemm_.unpack(), {n_, k_}); }
+
   void run(std::span<const Buffer> inputs, Buffer output, const GemmInput& rows) const {
     run_product(rows, inputs[0].codes(), gemm_,
                 [&](int64_t first_row) { return output_.to(inputs, output, n_, first_row * n_); });

@@ -94,7 +94,7 @@ class MatMulStep final : public Step {
     explicit Operand(const MatMulStep& step)
         : step_(step),
           packed_(static_cast<uint8_t*>(::operator new(
-              step.kernel_.packed_bytes(step.n_, 1, step.k_), std::align_val_t{64}))),
+              kernels::packed_bytes(step.kernel_, step.n_, 1, step.k_), std::align_val_t{64}))),
           steps_(new int8_t[static_cast<size_t>(step.n_ * step.k_)]),
           start_(new int32_t[step.scale_.size()]()) {}
 
@@ -136,7 +136,7 @@ class MatMulStep final : public Step {
     const int64_t rows = end - begin;
     const kernels::Grid::Piece piece{inputs[0].codes() + (batch * m_ + begin) * k_, rows};
     const kernels::Grid grid{&piece, 1, rows, 1, 1, k_, &kOffset, 1};
-    kernel_.run({grid, k_, n_, operand.packed(), operand.start(), epilogue}, 0, blocks_);
+    kernel_.run({grid, k_, n_, operand.packed(), 0, operand.start(), epilogue}, 0, blocks_);
   }
 
   const MatMul& op_;

@@ -4,6 +4,7 @@
 #include "qatx/kernels/avx512/finish_rows.h"
 #include "qatx/kernels/ceil_div.h"
 #include "qatx/kernels/implementations.h"
+#include "qatx/kernels/packing.h"
 
 namespace qatx::kernels {
 namespace {
@@ -30,20 +31,18 @@ int64_t block_bytes(int64_t segments, int64_t k) {
   return segments * ceil_div(k, kRowBytes) * kChunkBytes;
 }
 
-size_t packed_bytes(int64_t n, int64_t segments, int64_t k) {
-  return static_cast<size_t>(ceil_div(n, kBlock) * block_bytes(segments, k));
-}
-
-void pack(const int8_t* weight, int64_t n, int64_t segments, int64_t k, void* packed) {
-  auto* out = static_cast<int8_t*>(packed);
-  for (int64_t block = 0; block < n; block += kBlock) {
-    for (int64_t s = 0; s < segments; ++s) {
-      for (int64_t chunk = 0; chunk < k; chunk += kRowBytes) {
-        for (int64_t tile = block; tile < block + kBlock; tile += kTileColumns) {
-          for (int64_t group = chunk; group < chunk + kRowBytes; group += kGroup) {
-            for (int64_t c = tile; c < tile + kTileColumns; ++c) {
-              for (int64_t i = group; i < group + kGroup; ++i) {
-                *out++ = c < n && i < k ? weight[(c * segments + s) * k + i] : int8_t{0};
+struct Order {
+  template <class Visit>
+  static void visit(int64_t n, int64_t segments, int64_t k, const Visit& visit) {
+    for (int64_t block = 0; block < n; block += kBlock) {
+      for (int64_t s = 0; s < segments; ++s) {
+        for (int64_t chunk = 0; chunk < k; chunk += kRowBytes) {
+          for (int64_t tile = block; tile < block + kBlock; tile += kTileColumns) {
+            for (int64_t group = chunk; group < chunk + kRowBytes; group += kGroup) {
+              for (int64_t c = tile; c < tile + kTileColumns; ++c) {
+                for (int64_t i = group; i < group + kGroup; ++i) {
+                  visit(c < n && i < k ? (c * segments + s) * k + i : -1);
+                }
               }
             }
           }
@@ -51,7 +50,8 @@ void pack(const int8_t* weight, int64_t n, int64_t segments, int64_t k, void* pa
       }
     }
   }
-}
+};
+using Weights = GemmPacking<Order>;
 
 // acc[16 kRowTiles][16 kColumnTiles] for the rows from `upper` and, in a second tile, from `lower`
 // on, without their start. `weight` is the block's. Meanwhile kLines lines of each chunk of `next`
@@ -247,7 +247,8 @@ void run_piece(const GemmArgs& args, const Pairs& pairs, int64_t row, int64_t bl
       const int64_t columns = (end * kBlock < args.n ? end * kBlock : args.n) - column;
       const Finish finish(output, has_start, {column, columns});
       for (int64_t b = block; b < end; ++b) {
-        const int8_t* weight = static_cast<const int8_t*>(args.weight) + b * bytes;
+        const int8_t* weight =
+            static_cast<const int8_t*>(args.weight) + (b - args.first_block) * bytes;
         const int8_t* next = weight + (block_end - block_begin) * bytes + pair * lines * kLineBytes;
         const Tiles tiles = args.n - b * kBlock > kTileColumns ? choose<2>(has_lower, lines)
                                                                : choose<1>(has_lower, lines);
@@ -284,6 +285,6 @@ void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
 
 }  // namespace
 
-const GemmKernel amx::gemm = {kBlock, kPairRows, packed_bytes, pack, run};
+const GemmKernel amx::gemm = {kBlock, kPairRows, block_bytes, Weights::pack, Weights::unpack, run};
 
 }  // namespace qatx::kernels

@@ -3,6 +3,7 @@
 #include "qatx/kernels/avx2/epilogue.h"
 #include "qatx/kernels/ceil_div.h"
 #include "qatx/kernels/implementations.h"
+#include "qatx/kernels/packing.h"
 #include "qatx/kernels/window_cursor.h"
 
 namespace qatx::kernels {
@@ -19,18 +20,21 @@ size_t packed_bytes(int64_t channels, int64_t taps) {
          sizeof(int16_t);
 }
 
-void pack(const int8_t* weight, int64_t channels, int64_t taps, void* packed) {
-  auto* out = static_cast<int16_t*>(packed);
-  for (int64_t block = 0; block < channels; block += kBlock) {
-    for (int64_t pair = 0; pair < taps; pair += 2) {
-      for (int64_t c = block; c < block + kBlock; ++c) {
-        for (int64_t t = pair; t < pair + 2; ++t) {
-          *out++ = c < channels && t < taps ? weight[c * taps + t] : int8_t{0};
+struct Order {
+  template <class Visit>
+  static void visit(int64_t channels, int64_t taps, const Visit& visit) {
+    for (int64_t block = 0; block < channels; block += kBlock) {
+      for (int64_t pair = 0; pair < taps; pair += 2) {
+        for (int64_t c = block; c < block + kBlock; ++c) {
+          for (int64_t t = pair; t < pair + 2; ++t) {
+            visit(c < channels && t < taps ? c * taps + t : -1);
+          }
         }
       }
     }
   }
-}
+};
+using Weights = DepthwisePacking<Order, int16_t>;
 
 // Two taps of 16 channels into the accumulators.
 inline __attribute__((always_inline)) void accumulate(__m256i (&acc)[2], const uint8_t* codes0,
@@ -92,6 +96,6 @@ void run(const DepthwiseArgs& args, int64_t row_begin, int64_t row_end) {
 
 }  // namespace
 
-const DepthwiseKernel avx2::depthwise = {kBlock, packed_bytes, pack, run};
+const DepthwiseKernel avx2::depthwise = {kBlock, packed_bytes, Weights::pack, Weights::unpack, run};
 
 }  // namespace qatx::kernels

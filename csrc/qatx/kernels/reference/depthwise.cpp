@@ -1,20 +1,28 @@
 #include "qatx/kernels/depthwise.h"
 
+#include "qatx/kernels/ceil_div.h"
 #include "qatx/kernels/implementations.h"
+#include "qatx/kernels/packing.h"
 #include "qatx/kernels/reference/epilogue.h"
-#include "qatx/kernels/reference/plain_weights.h"
 #include "qatx/kernels/window_cursor.h"
 
 namespace qatx::kernels {
 namespace {
 
 size_t packed_bytes(int64_t channels, int64_t taps) {
-  return reference::plain_bytes(channels * taps);
+  return static_cast<size_t>(ceil_div(channels * taps, 64) * 64);
 }
 
-void pack(const int8_t* weight, int64_t channels, int64_t taps, void* packed) {
-  reference::pack_plain(weight, channels * taps, packed);
-}
+// Weights stay in their order; zeros fill them up.
+struct Order {
+  template <class Visit>
+  static void visit(int64_t channels, int64_t taps, const Visit& visit) {
+    const int64_t count = channels * taps;
+    const auto all = static_cast<int64_t>(packed_bytes(channels, taps));
+    for (int64_t i = 0; i < all; ++i) visit(i < count ? i : -1);
+  }
+};
+using Weights = DepthwisePacking<Order, int8_t>;
 
 void run(const DepthwiseArgs& args, int64_t row_begin, int64_t row_end) {
   const auto* weight = static_cast<const int8_t*>(args.weight);
@@ -33,6 +41,6 @@ void run(const DepthwiseArgs& args, int64_t row_begin, int64_t row_end) {
 
 }  // namespace
 
-const DepthwiseKernel reference::depthwise = {1, packed_bytes, pack, run};
+const DepthwiseKernel reference::depthwise = {1, packed_bytes, Weights::pack, Weights::unpack, run};
 
 }  // namespace qatx::kernels

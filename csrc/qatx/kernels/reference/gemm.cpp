@@ -1,26 +1,34 @@
 #include "qatx/kernels/gemm.h"
 
+#include "qatx/kernels/ceil_div.h"
 #include "qatx/kernels/grid_cursor.h"
 #include "qatx/kernels/implementations.h"
+#include "qatx/kernels/packing.h"
 #include "qatx/kernels/reference/epilogue.h"
-#include "qatx/kernels/reference/plain_weights.h"
 
 namespace qatx::kernels {
 namespace {
 
-constexpr int64_t kBlock = 16;
+constexpr int64_t kBlock = 64;
 
-size_t packed_bytes(int64_t n, int64_t segments, int64_t k) {
-  return reference::plain_bytes(n * segments * k);
-}
+int64_t block_bytes(int64_t segments, int64_t k) { return kBlock * segments * k; }
 
-void pack(const int8_t* weight, int64_t n, int64_t segments, int64_t k, void* packed) {
-  reference::pack_plain(weight, n * segments * k, packed);
-}
+// Weights stay in their order; zeros fill the last block up.
+struct Order {
+  template <class Visit>
+  static void visit(int64_t n, int64_t segments, int64_t k, const Visit& visit) {
+    const int64_t count = n * segments * k;
+    const int64_t all = ceil_div(n, kBlock) * block_bytes(segments, k);
+    for (int64_t i = 0; i < all; ++i) visit(i < count ? i : -1);
+  }
+};
+using Weights = GemmPacking<Order>;
 
 void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
-  const auto* weight = static_cast<const int8_t*>(args.weight);
   const Grid& grid = args.grid;
+  const int64_t products = grid.segments * args.k;
+  const auto* weight =
+      static_cast<const int8_t*>(args.weight) - args.first_block * kBlock * products;
   const int64_t end = block_end * kBlock < args.n ? block_end * kBlock : args.n;
   GridCursor cursor(grid);
   for (int64_t r = 0; r < grid.rows; ++r, cursor.advance()) {
@@ -29,7 +37,7 @@ void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
       for (int64_t s = 0; s < grid.segments; ++s) {
         const uint8_t* input = cursor.row() + grid.offsets[s];
         for (int64_t i = 0; i < args.k; ++i) {
-          acc += int32_t{input[i]} * int32_t{weight[(c * grid.segments + s) * args.k + i]};
+          acc += int32_t{input[i]} * int32_t{weight[c * products + s * args.k + i]};
         }
       }
       reference::finish(acc, r, c, args.epilogue);
@@ -39,6 +47,6 @@ void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
 
 }  // namespace
 
-const GemmKernel reference::gemm = {kBlock, 1, packed_bytes, pack, run};
+const GemmKernel reference::gemm = {kBlock, 1, block_bytes, Weights::pack, Weights::unpack, run};
 
 }  // namespace qatx::kernels

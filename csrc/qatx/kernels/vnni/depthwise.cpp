@@ -3,6 +3,7 @@
 #include "qatx/kernels/avx512/epilogue.h"
 #include "qatx/kernels/ceil_div.h"
 #include "qatx/kernels/implementations.h"
+#include "qatx/kernels/packing.h"
 #include "qatx/kernels/vnni/dot.h"
 #include "qatx/kernels/window_cursor.h"
 
@@ -30,22 +31,25 @@ size_t packed_bytes(int64_t channels, int64_t taps) {
   return static_cast<size_t>(ceil_div(channels, kBlock) * ceil_div(taps, kGroup) * kGroupBytes);
 }
 
-void pack(const int8_t* weight, int64_t channels, int64_t taps, void* packed) {
-  auto* out = static_cast<int8_t*>(packed);
-  for (int64_t block = 0; block < channels; block += kBlock) {
-    const int64_t lanes = lanes_per_pixel(channels - block);
-    for (int64_t group = 0; group < taps; group += kGroup) {
-      for (int64_t i = 0; i < kBlock; ++i) {
-        const int64_t vector = i / kLaneChannels;
-        const int64_t lane = i % kLaneChannels / 4;
-        const int64_t c = block + lane % lanes * kLaneChannels + 4 * vector + i % 4;
-        for (int64_t t = group; t < group + kGroup; ++t) {
-          *out++ = c < channels && t < taps ? weight[c * taps + t] : int8_t{0};
+struct Order {
+  template <class Visit>
+  static void visit(int64_t channels, int64_t taps, const Visit& visit) {
+    for (int64_t block = 0; block < channels; block += kBlock) {
+      const int64_t lanes = lanes_per_pixel(channels - block);
+      for (int64_t group = 0; group < taps; group += kGroup) {
+        for (int64_t i = 0; i < kBlock; ++i) {
+          const int64_t vector = i / kLaneChannels;
+          const int64_t lane = i % kLaneChannels / 4;
+          const int64_t c = block + lane % lanes * kLaneChannels + 4 * vector + i % 4;
+          for (int64_t t = group; t < group + kGroup; ++t) {
+            visit(c < channels && t < taps ? c * taps + t : -1);
+          }
         }
       }
     }
   }
-}
+};
+using Weights = DepthwisePacking<Order, int8_t>;
 
 // 64 floats or int32 in the order of the accumulators.
 struct Vectors {
@@ -261,6 +265,6 @@ void run(const DepthwiseArgs& args, int64_t row_begin, int64_t row_end) {
 
 }  // namespace
 
-const DepthwiseKernel vnni::depthwise = {kBlock, packed_bytes, pack, run};
+const DepthwiseKernel vnni::depthwise = {kBlock, packed_bytes, Weights::pack, Weights::unpack, run};
 
 }  // namespace qatx::kernels

@@ -4,6 +4,7 @@
 #include "qatx/kernels/ceil_div.h"
 #include "qatx/kernels/grid_cursor.h"
 #include "qatx/kernels/implementations.h"
+#include "qatx/kernels/packing.h"
 #include "qatx/kernels/vnni/dot.h"
 
 namespace qatx::kernels {
@@ -17,24 +18,27 @@ constexpr int64_t kGroupBytes = kBlock * kGroup;
 constexpr int64_t kVectorBytes = 64;
 constexpr int64_t kVectorColumns = 16;
 
-size_t packed_bytes(int64_t n, int64_t segments, int64_t k) {
-  return static_cast<size_t>(ceil_div(n, kBlock) * segments * ceil_div(k, kGroup) * kGroupBytes);
+int64_t block_bytes(int64_t segments, int64_t k) {
+  return segments * ceil_div(k, kGroup) * kGroupBytes;
 }
 
-void pack(const int8_t* weight, int64_t n, int64_t segments, int64_t k, void* packed) {
-  auto* out = static_cast<int8_t*>(packed);
-  for (int64_t block = 0; block < n; block += kBlock) {
-    for (int64_t s = 0; s < segments; ++s) {
-      for (int64_t group = 0; group < k; group += kGroup) {
-        for (int64_t c = block; c < block + kBlock; ++c) {
-          for (int64_t i = group; i < group + kGroup; ++i) {
-            *out++ = c < n && i < k ? weight[(c * segments + s) * k + i] : int8_t{0};
+struct Order {
+  template <class Visit>
+  static void visit(int64_t n, int64_t segments, int64_t k, const Visit& visit) {
+    for (int64_t block = 0; block < n; block += kBlock) {
+      for (int64_t s = 0; s < segments; ++s) {
+        for (int64_t group = 0; group < k; group += kGroup) {
+          for (int64_t c = block; c < block + kBlock; ++c) {
+            for (int64_t i = group; i < group + kGroup; ++i) {
+              visit(c < n && i < k ? (c * segments + s) * k + i : -1);
+            }
           }
         }
       }
     }
   }
-}
+};
+using Weights = GemmPacking<Order>;
 
 // 4 codes in every 32-bit element. The last group of a segment may reach behind its end: weights
 // are zero there.
@@ -100,10 +104,11 @@ void run_rows(const GemmArgs& args, const int8_t* weight, GridCursor& cursor, in
 }
 
 void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
-  const int64_t block_bytes = args.grid.segments * ceil_div(args.k, kGroup) * kGroupBytes;
+  const int64_t bytes = block_bytes(args.grid.segments, args.k);
   const avx512::Output output(args.epilogue, args.start, args.n, args.grid.segments * args.k);
   for (int64_t block = block_begin; block < block_end; ++block) {
-    const int8_t* weight = static_cast<const int8_t*>(args.weight) + block * block_bytes;
+    const int8_t* weight =
+        static_cast<const int8_t*>(args.weight) + (block - args.first_block) * bytes;
     const int64_t left = args.n - block * kBlock;
     const avx512::Columns columns{block * kBlock, left < kBlock ? left : kBlock};
     const int64_t vectors = ceil_div(columns.count, kVectorColumns);
@@ -118,6 +123,6 @@ void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
 
 }  // namespace
 
-const GemmKernel vnni::gemm = {kBlock, kMaxRows, packed_bytes, pack, run};
+const GemmKernel vnni::gemm = {kBlock, kMaxRows, block_bytes, Weights::pack, Weights::unpack, run};
 
 }  // namespace qatx::kernels
