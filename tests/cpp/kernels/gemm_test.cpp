@@ -18,7 +18,9 @@ class GemmTest : public LayerTest {
   class Rows {
    public:
     Rows(GemmTest& test, const LayerShape& shape, const LayerOptions& options)
-        : step_(test.chance(0.2) ? test.integer(0, 3) : shape.channels + test.integer(0, 3)) {
+        : step_(options.step >= 0  ? options.step
+                : test.chance(0.2) ? test.integer(0, 3)
+                                   : shape.channels + test.integer(0, 3)) {
       std::vector<int64_t> widths;
       for (int64_t w = 1; w <= shape.rows(); ++w) {
         if (shape.rows() % w == 0) widths.push_back(w);
@@ -153,6 +155,19 @@ TEST_P(GemmTest, SeveralSegments) {
   for (const int64_t taps : {1, 9, 25}) {
     for (const int64_t k : {1, 3, 4, 16, 33}) {
       check({3, 7, taps, k, 20}, random_options());
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+// A block's weights do not fit the first cache; segments may be taps that lie side by side.
+TEST_P(GemmTest, LargeWeights) {
+  for (const int64_t k : {128, 192, 384, 640, 768, 832, 1536, 3000}) {
+    for (const int64_t taps : {1, 2, 3}) {
+      const int64_t segments = k < 800 ? 12 / taps : taps;
+      LayerOptions options = random_options();
+      options.step = k % taps == 0 ? k / taps : k;
+      check({integer(1, 3), integer(1, 60), segments, k, integer(1, 70)}, options);
       if (HasFatalFailure()) return;
     }
   }

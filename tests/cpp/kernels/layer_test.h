@@ -61,6 +61,7 @@ struct LayerOptions {
   bool extremes = false;   // only the largest codes and weights, which saturate 16-bit sums
   bool no_finite = false;  // some biases are NaN or infinite
   bool huge = false;       // some results are far outside of int32
+  int64_t step = -1;       // bytes from a row to the next; -1: any
 };
 
 class LayerTest : public KernelTest {
