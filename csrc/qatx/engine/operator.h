@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -39,6 +40,10 @@ class Operator {
   // Throws c10::Error where the operator cannot take these shapes.
   virtual Shape output_shape(std::span<const Shape> inputs) const = 0;
   virtual std::unique_ptr<Step> plan(std::span<const Shape> inputs) const = 0;
+
+  // An input of the output's size, whose memory the output may take: nothing of it is read once
+  // something else is written there.
+  virtual std::optional<size_t> in_place() const { return std::nullopt; }
 
   // Whether it holds the node's tensor "weight" in a form of its own, from which weight() makes the
   // tensor again, bit for bit: then the node need not keep it.

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "qatx/engine/operators/layout.h"
 #include "qatx/engine/recording.h"
@@ -16,11 +17,12 @@ namespace {
 
 constexpr int64_t kAlignment = 64;
 
+// Memory of a value, and of those that are computed in place from it.
 struct Interval {
-  int64_t value;
+  std::vector<int64_t> values;
   int64_t bytes;
-  int64_t first;  // the node that makes it
-  int64_t last;   // the last node that reads it
+  int64_t first;  // the node that makes the first of them
+  int64_t last;   // the last node that reads one
 };
 
 // Largest first, each at the lowest offset where it overlaps none that is alive at the same time.
@@ -33,7 +35,7 @@ int64_t place(std::vector<Interval> intervals, std::vector<int64_t>& offsets) {
     std::vector<std::pair<int64_t, int64_t>> taken;
     for (const Interval& other : placed) {
       if (other.first <= interval.last && interval.first <= other.last) {
-        const int64_t offset = offsets[static_cast<size_t>(other.value)];
+        const int64_t offset = offsets[static_cast<size_t>(other.values[0])];
         taken.emplace_back(offset, offset + other.bytes);
       }
     }
@@ -43,11 +45,23 @@ int64_t place(std::vector<Interval> intervals, std::vector<int64_t>& offsets) {
       if (offset + interval.bytes <= from) break;
       offset = std::max(offset, to);
     }
-    offsets[static_cast<size_t>(interval.value)] = offset;
+    for (const int64_t value : interval.values) offsets[static_cast<size_t>(value)] = offset;
     placed.push_back(interval);
     end = std::max(end, offset + interval.bytes);
   }
   return end;
+}
+
+// The value in whose memory the node's output may lie: nothing else reads it then or later.
+std::optional<int64_t> in_place_value(const Graph& graph, const Node& node, const Operator& op,
+                                      const std::vector<int64_t>& last_use) {
+  const auto input = op.in_place();
+  if (!input) return std::nullopt;
+  const int64_t value = node.inputs[*input];
+  const bool once = std::count(node.inputs.begin(), node.inputs.end(), value) == 1;
+  const bool last =
+      &graph.nodes[static_cast<size_t>(last_use[static_cast<size_t>(value)])] == &node;
+  return once && last ? std::optional(value) : std::nullopt;
 }
 
 at::Tensor make_output(const Shape& shape) {
@@ -70,6 +84,12 @@ Plan::Plan(const Graph& graph, std::span<const std::unique_ptr<Operator>> operat
       const auto uses = std::count(node.inputs.begin(), node.inputs.end(), graph.inputs[i]);
       return uses == 0 || (uses == 1 && takes_mask(node) && node.inputs.back() == graph.inputs[i]);
     }));
+  }
+  std::vector<int64_t> last_use(graph.values.size(), -1);
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    for (const int64_t input : graph.nodes[n].inputs) {
+      last_use[static_cast<size_t>(input)] = static_cast<int64_t>(n);
+    }
   }
   std::vector<Interval> intervals;
   std::vector<std::pair<size_t, int64_t>> placed;  // values and their bytes
@@ -94,9 +114,17 @@ Plan::Plan(const Graph& graph, std::span<const std::unique_ptr<Operator>> operat
     }
     placed.emplace_back(out, numel * (graph.values[out].quantized() ? 1 : 4));
     const int64_t bytes = placed.back().second + kernels::kOverRead;
+    const auto taken = in_place_value(graph, node, *operators[n], last_use);
+    if (taken && interval_of[static_cast<size_t>(*taken)] >= 0) {
+      interval_of[out] = interval_of[static_cast<size_t>(*taken)];
+      intervals[static_cast<size_t>(interval_of[out])].values.push_back(node.output);
+      continue;
+    }
     interval_of[out] = static_cast<int64_t>(intervals.size());
-    intervals.push_back({node.output, (bytes + kAlignment - 1) / kAlignment * kAlignment,
-                         static_cast<int64_t>(n), static_cast<int64_t>(n)});
+    intervals.push_back({{node.output},
+                         (bytes + kAlignment - 1) / kAlignment * kAlignment,
+                         static_cast<int64_t>(n),
+                         static_cast<int64_t>(n)});
   }
   arena_bytes_ = place(std::move(intervals), offsets_);
   for (const auto& [value, bytes] : placed) ends_.push_back(offsets_[value] + bytes);

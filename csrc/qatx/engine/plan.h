@@ -15,7 +15,7 @@ namespace qatx::engine {
 
 // A program made ready for inputs of certain shapes: every size known, every step planned, and
 // every intermediate value placed in one arena, where values that are never alive together share
-// memory.
+// memory, as do a value and what is computed from it in place.
 class Plan {
  public:
   // `operators` belong to graph.nodes and outlive the plan, like the graph.

@@ -605,6 +605,55 @@ TEST(ProgramTest, ValuesShareMemoryOnlyWhereTheyMay) {
   }
 }
 
+// A layer's sum may take the memory of what is added, but not where that is read again, then or
+// later.
+TEST(ProgramTest, SumsInPlace) {
+  testing::Random random(3);
+  for (const bool linear : {false, true}) {
+    const std::vector<int64_t> sizes =
+        linear ? std::vector<int64_t>{37, 96} : std::vector<int64_t>{2, 96, 7, 9};
+    const at::Tensor x = testing::random_floats(random, sizes, -1, 1);
+    const at::Tensor added = testing::random_floats(random, sizes, -1, 1);
+    Node layer = linear ? linear_node() : conv2d_node();
+    at::Tensor weight =
+        full(linear ? at::IntArrayRef{96, 96} : at::IntArrayRef{96, 96, 3, 3}, 0, at::kChar);
+    for (int64_t i = 0; i < weight.numel(); ++i) {
+      weight.mutable_data_ptr<int8_t>()[i] = static_cast<int8_t>(random.integer(-9, 9));
+    }
+    layer.tensors = {
+        {"weight", weight}, {"weight_scale", full({96}, 0.01)}, {"bias", full({96}, 0.1)}};
+    // Sums, each added to what the one before it made; outputs: the last, and all others and what
+    // was added if they are read again.
+    const auto run = [&](int count, bool same_input, bool read_again) {
+      Graph graph;
+      const int64_t in = quantize(graph, add_input(graph), unit_qparams());
+      int64_t sum = same_input ? in : quantize(graph, add_input(graph), unit_qparams());
+      std::vector<int64_t> sums{sum};
+      for (int i = 0; i < count; ++i) {
+        layer.inputs = {in, sum};
+        sum = add_node(graph, layer, unit_qparams());
+        sums.push_back(sum);
+      }
+      graph.outputs = {dequantize(graph, sum)};
+      if (read_again) {
+        for (const int64_t value : sums) graph.outputs.push_back(dequantize(graph, value));
+      }
+      return Program(std::move(graph)).run(same_input ? std::vector{x} : std::vector{x, added});
+    };
+    const auto kept = run(3, false, true);
+    const auto taken = run(3, false, false);
+    EXPECT_TRUE(testing::same_bits(taken[0], kept[0]));
+    EXPECT_TRUE(testing::same_bits(kept[4], kept[0]));
+    EXPECT_FALSE(testing::same_bits(kept[1], kept[2]));
+    for (const int count : {1, 3}) {
+      EXPECT_TRUE(testing::same_bits(run(count, true, false)[0], run(count, true, true)[0]));
+    }
+    // What is read again was not written to.
+    EXPECT_TRUE(
+        testing::same_bits(kept[1], at::clamp(at::round(added * 128), -128, 127) / 128 + 0.0));
+  }
+}
+
 TEST(ProgramTest, OneProgramInManyThreads) {
   Network network(1);
   const auto x = network.input({3, 3, 12, 12});

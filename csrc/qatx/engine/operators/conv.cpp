@@ -64,6 +64,10 @@ class Conv final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
+  std::optional<size_t> in_place() const override {
+    return gemm_ ? output_.in_place() : std::nullopt;
+  }
+
   bool holds_weight() const override { return true; }
   at::Tensor weight() const override {
     return to_node_weight(depthwise_ ? depthwise_->unpack() : gemm_->unpack(), sizes_);

@@ -37,6 +37,8 @@ class Linear final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
+  std::optional<size_t> in_place() const override { return output_.in_place(); }
+
   bool holds_weight() const override { return true; }
   at::Tensor weight() const override { return to_node_weight(gemm_.unpack(), {n_, k_}); }
 

@@ -17,6 +17,10 @@ class Output {
   // The second input of a convolution or linear layer is added inside it.
   void add_residual(const kernels::QParams& residual);
   bool has_residual() const { return has_residual_; }
+  // Operator::in_place: the residual, where the output consists of codes, too.
+  std::optional<size_t> in_place() const {
+    return has_residual_ && quantized_ ? std::optional<size_t>(1) : std::nullopt;
+  }
 
   // For rows of `stride` elements, of which this part of the operator's work starts `offset`
   // elements into the output (and into the residual).

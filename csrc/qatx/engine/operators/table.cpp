@@ -39,6 +39,10 @@ class Table final : public Operator {
   Shape output_shape(std::span<const Shape> inputs) const override { return inputs[0]; }
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
+  std::optional<size_t> in_place() const override {
+    return quantized_ ? std::optional<size_t>(0) : std::nullopt;
+  }
+
   void run(Buffer input, Buffer output, int64_t n) const {
     const auto& kernel = kernels::active().elementwise;
     parallel_rows(n, quantized_ ? 1 : 4, [&](int64_t begin, int64_t end) {
