@@ -19,6 +19,9 @@ struct Buffer {
   // How images lie in memory: channels last, as all values of a program do, or first, as an input
   // may.
   bool channels_last = true;
+  // From a row of the dimension that lies innermost (a pixel) to the next; 0: they follow one
+  // another.
+  int64_t pitch = 0;
 
   const uint8_t* codes() const { return static_cast<const uint8_t*>(data); }
   const int64_t* indices() const { return static_cast<const int64_t*>(data); }
@@ -44,6 +47,17 @@ class Operator {
   // An input of the output's size, whose memory the output may take: nothing of it is read once
   // something else is written there.
   virtual std::optional<size_t> in_place() const { return std::nullopt; }
+
+  // Whether it can write rows that lie apart.
+  virtual bool writes_apart() const { return false; }
+  // As plan, where the rows of the first input lie `pitch` apart; nullptr: it cannot read them.
+  virtual std::unique_ptr<Step> plan_apart(std::span<const Shape> /*inputs*/,
+                                           int64_t /*pitch*/) const {
+    return nullptr;
+  }
+  // Whether rows of the output consist of rows of all inputs in their order, and the codes of this
+  // one, which has so many dimensions, stay as they are: it may be made there.
+  virtual bool joins(size_t /*input*/, size_t /*dimensions*/) const { return false; }
 
   // Whether it holds the node's tensor "weight" in a form of its own, from which weight() makes the
   // tensor again, bit for bit: then the node need not keep it.

@@ -10,12 +10,12 @@
 
 #include "qatx/engine/graph.h"
 #include "qatx/engine/operator.h"
+#include "qatx/engine/placement.h"
 
 namespace qatx::engine {
 
 // A program made ready for inputs of certain shapes: every size known, every step planned, and
-// every intermediate value placed in one arena, where values that are never alive together share
-// memory, as do a value and what is computed from it in place.
+// every intermediate value placed in one arena.
 class Plan {
  public:
   // `operators` belong to graph.nodes and outlive the plan, like the graph.
@@ -32,9 +32,7 @@ class Plan {
   const Graph& graph_;
   std::vector<Shape> shapes_;  // by value
   std::vector<std::unique_ptr<Step>> steps_;
-  std::vector<int64_t> offsets_;  // by value: where it lies in the arena
-  std::vector<int64_t> ends_;     // of the values in the arena
-  int64_t arena_bytes_ = 0;
+  Placement placement_;
   std::vector<bool> takes_any_layout_;  // by input: only "quantize" reads it
   std::vector<bool> is_mask_;           // by input: only a mask, which lies row by row
   bool empty_ = false;                  // some value has no elements: there is nothing to compute

@@ -16,11 +16,14 @@ Recording::~Recording() { current = outer_; }
 Recording* Recording::active() { return current; }
 
 void Recording::add(const std::string& name, const kernels::QParams& qparams, at::IntArrayRef sizes,
-                    const uint8_t* codes) {
+                    const Buffer& buffer) {
   at::Tensor value = at::empty(sizes, at::kFloat, memory_format(sizes.size()));
   auto* out = value.mutable_data_ptr<float>();
+  const int64_t columns = sizes.empty() ? 1 : sizes[memory_order(sizes.size()).back()];
+  const int64_t pitch = buffer.pitch == 0 ? columns : buffer.pitch;
   for (int64_t i = 0; i < value.numel(); ++i) {
-    out[i] = static_cast<float>(codes[i] - qparams.zero_point) * qparams.scale;
+    const uint8_t code = buffer.codes()[i / columns * pitch + i % columns];
+    out[i] = static_cast<float>(code - qparams.zero_point) * qparams.scale;
   }
   entries_.push_back({name, qparams.scale, std::move(value)});
 }

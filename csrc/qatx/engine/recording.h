@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "qatx/engine/operator.h"
 #include "qatx/kernels/epilogue.h"
 
 namespace qatx::engine {
@@ -29,9 +30,9 @@ class C10_EXPORT Recording {
   // That of this thread, or nullptr.
   static Recording* active();
 
-  // codes: of a value of these sizes, as a program holds it.
+  // A value of these sizes, as a program holds it.
   void add(const std::string& name, const kernels::QParams& qparams, at::IntArrayRef sizes,
-           const uint8_t* codes);
+           const Buffer& buffer);
   // In the order in which they were made.
   const std::vector<Entry>& entries() const { return entries_; }
 

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "network.h"
+#include "qatx/engine/recording.h"
 
 namespace qatx::engine {
 namespace {
@@ -651,6 +652,73 @@ TEST(ProgramTest, SumsInPlace) {
     // What is read again was not written to.
     EXPECT_TRUE(
         testing::same_bits(kept[1], at::clamp(at::round(added * 128), -128, 127) / 128 + 0.0));
+  }
+}
+
+// Layers whose results are put together write them where the whole is, also where a pooling reads
+// them; other readers need them for themselves.
+TEST(ProgramTest, PartsAreMadeInTheWhole) {
+  testing::Random random(5);
+  const auto layer = [&](Node node, at::IntArrayRef sizes) {
+    at::Tensor weight = full(sizes, 0, at::kChar);
+    for (int64_t i = 0; i < weight.numel(); ++i) {
+      weight.mutable_data_ptr<int8_t>()[i] = static_cast<int8_t>(random.integer(-40, 40));
+    }
+    node.tensors = {{"weight", weight},
+                    {"weight_scale", full({sizes[0]}, 0.005)},
+                    {"bias", full({sizes[0]}, 0.1)}};
+    return node;
+  };
+  const Node conv = layer(conv2d_node(), {21, 8, 3, 3});
+  const Node wide = layer(conv2d_node(), {70, 8, 3, 3});
+  const Node up = layer(conv_transpose2d_node(), {9, 8, 2, 2});
+  Node depthwise = layer(conv2d_node(), {8, 1, 3, 3});
+  depthwise.ints["groups"] = {8};
+  const QParams other = make_qparams(1.0 / 100, 128, 0, 255);
+  const at::Tensor x = testing::random_floats(random, {2, 8, 6, 10}, -1, 1);
+  const at::Tensor half = testing::random_floats(random, {2, 8, 3, 5}, -1, 1);
+  // Outputs: the whole, a pooling of the first part and, where `apart`, all parts.
+  const auto run = [&](bool apart, std::vector<Recording::Entry>* entries) {
+    Graph graph;
+    const int64_t in = quantize(graph, add_input(graph), unit_qparams());
+    const int64_t small = quantize(graph, add_input(graph), unit_qparams());
+    std::vector<int64_t> parts;
+    const auto add_part = [&](Node node, int64_t input, const QParams& qparams) {
+      node.inputs = {input};
+      parts.push_back(add_node(graph, node, qparams));
+      graph.values.back().name = "part" + std::to_string(parts.size());
+    };
+    add_part(conv, in, unit_qparams());
+    add_part(wide, in, other);  // its codes are not the whole's
+    add_part(up, small, unit_qparams());
+    add_part(depthwise, in, unit_qparams());
+    Node pool = pool_node("max_pool2d");
+    pool.inputs = {parts[0]};
+    const int64_t pooled = add_node(graph, pool, unit_qparams());
+    Node cat = cat_node();
+    cat.inputs = parts;
+    const int64_t whole = add_node(graph, cat, unit_qparams());
+    graph.outputs = {dequantize(graph, whole), dequantize(graph, pooled)};
+    if (apart) {
+      for (const int64_t part : parts) graph.outputs.push_back(dequantize(graph, part));
+    }
+    const Program program(std::move(graph));
+    const Recording recording;
+    auto outputs = program.run({x, half});
+    if (entries != nullptr) *entries = recording.entries();
+    return outputs;
+  };
+  std::vector<Recording::Entry> entries;
+  const auto joined = run(false, &entries);
+  const auto apart = run(true, nullptr);
+  EXPECT_TRUE(testing::same_bits(joined[0], apart[0]));
+  EXPECT_TRUE(testing::same_bits(joined[1], apart[1]));
+  EXPECT_TRUE(testing::same_bits(joined[0].narrow(1, 0, 21), apart[2]));
+  EXPECT_TRUE(testing::same_bits(joined[0].narrow(1, 91, 9), apart[4]));
+  EXPECT_TRUE(testing::same_bits(joined[0].narrow(1, 100, 8), apart[5]));
+  ASSERT_EQ(entries.size(), 4u);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    EXPECT_TRUE(testing::same_bits(entries[i].value, apart[i + 2])) << "part " << i;
   }
 }
 

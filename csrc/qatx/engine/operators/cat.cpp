@@ -61,6 +61,10 @@ class Cat final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
+  bool joins(size_t input, size_t dimensions) const override {
+    return parts_[input].same && memory_order(dimensions).back() == dim_;
+  }
+
  private:
   friend class CatStep;
 
@@ -96,6 +100,10 @@ class CatStep final : public Step {
       int64_t offset = 0;
       for (size_t i = 0; i < inputs.size(); ++i) {
         const int64_t n = widths_[i];
+        if (inputs[i].pitch != 0) {  // it was made there
+          offset += n;
+          continue;
+        }
         const Cat::Part& part = op_.parts_[i];
         for (int64_t row = begin; row < end; ++row) {
           const uint8_t* in = inputs[i].codes() + row * n;

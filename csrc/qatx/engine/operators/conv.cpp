@@ -68,6 +68,8 @@ class Conv final : public Operator {
     return gemm_ ? output_.in_place() : std::nullopt;
   }
 
+  bool writes_apart() const override { return true; }
+
   bool holds_weight() const override { return true; }
   at::Tensor weight() const override {
     return to_node_weight(depthwise_ ? depthwise_->unpack() : gemm_->unpack(), sizes_);
@@ -101,7 +103,7 @@ class ConvStep final : public Step {
   void run(std::span<const Buffer> inputs, Buffer output) const override {
     const int64_t channels = op_.out_channels_;
     run_product(input_, inputs[0].codes(), *op_.gemm_, [&](int64_t first_row) {
-      return op_.output_.to(inputs, output, channels, first_row * channels);
+      return op_.output_.to_rows(inputs, output, channels, first_row);
     });
   }
 
@@ -133,7 +135,7 @@ class DepthwiseStep final : public Step {
   void run(std::span<const Buffer> inputs, Buffer output) const override {
     const kernels::Window window{inputs[0].codes(),   image_stride_,   pixels_,
                                  op_.spatial_.taps(), offsets_.data(), pad_.data()};
-    op_.depthwise_->run(window, rows_, op_.output_.to(inputs, output, op_.out_channels_));
+    op_.depthwise_->run(window, rows_, op_.output_.to_rows(inputs, output, op_.out_channels_, 0));
   }
 
  private:

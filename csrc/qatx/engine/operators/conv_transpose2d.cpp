@@ -67,6 +67,8 @@ class ConvTranspose2d final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
+  bool writes_apart() const override { return true; }
+
   // Each tap is in one phase.
   bool holds_weight() const override { return true; }
   at::Tensor weight() const override {
@@ -163,9 +165,10 @@ class ConvTranspose2dStep final : public Step {
         const int64_t line = first / part.input.width();
         const int64_t down = line / part.height * out_[2] + part.phase.first[0] +
                              line % part.height * op_.stride_[0];
-        const int64_t offset = (down * out_[3] + part.phase.first[1]) * out_[1];
+        const int64_t pixel = down * out_[3] + part.phase.first[1];
         // Its pixels of one row of the output lie `stride` pixels apart.
-        gemm.run(grid, op_.output_.to(inputs, output, out_[1] * op_.stride_[1], offset), 0, blocks);
+        gemm.run(grid, op_.output_.to_rows(inputs, output, out_[1], pixel, op_.stride_[1]), 0,
+                 blocks);
       };
       parallel_rows(part.input.lines(), work, [&](int64_t begin, int64_t end) {
         for (int64_t line = begin; line < end; ++line) {

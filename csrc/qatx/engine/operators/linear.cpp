@@ -39,12 +39,14 @@ class Linear final : public Operator {
 
   std::optional<size_t> in_place() const override { return output_.in_place(); }
 
+  bool writes_apart() const override { return true; }
+
   bool holds_weight() const override { return true; }
   at::Tensor weight() const override { return to_node_weight(gemm_.unpack(), {n_, k_}); }
 
   void run(std::span<const Buffer> inputs, Buffer output, const GemmInput& rows) const {
     run_product(rows, inputs[0].codes(), gemm_,
-                [&](int64_t first_row) { return output_.to(inputs, output, n_, first_row * n_); });
+                [&](int64_t first_row) { return output_.to_rows(inputs, output, n_, first_row); });
   }
 
   int64_t input_features() const { return k_; }

@@ -31,4 +31,14 @@ kernels::Epilogue Output::to(std::span<const Buffer> inputs, Buffer output, int6
   return epilogue;
 }
 
+kernels::Epilogue Output::to_rows(std::span<const Buffer> inputs, Buffer output, int64_t columns,
+                                  int64_t first_row, int64_t step) const {
+  kernels::Epilogue epilogue = to(inputs, output, columns * step, first_row * columns);
+  if (output.pitch != 0) {
+    epilogue.out_u8 = static_cast<uint8_t*>(output.data) + first_row * output.pitch;
+    epilogue.out_stride = output.pitch * step;
+  }
+  return epilogue;
+}
+
 }  // namespace qatx::engine

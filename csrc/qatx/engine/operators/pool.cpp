@@ -1,6 +1,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "qatx/engine/operators/operators.h"
 #include "qatx/engine/operators/output.h"
@@ -140,11 +141,16 @@ class PoolWindows {
 
 class PoolStep : public Step {
  protected:
-  PoolStep(const Shape& in, PoolPlan plan)
+  // The pixels of the input lie `pitch` apart.
+  PoolStep(const Shape& in, PoolPlan plan, int64_t pitch)
       : plan_(std::move(plan)),
         channels_(in[1]),
-        image_stride_(in[1] * pixel_count(in)),
-        pixels_(pixel_count(plan_.out)) {}
+        image_stride_(pitch * pixel_count(in)),
+        pixels_(pixel_count(plan_.out)) {
+    for (int32_t& offset : plan_.offsets) {
+      if (offset > 0) offset = static_cast<int32_t>(offset / channels_ * pitch);
+    }
+  }
 
   template <typename F>
   void for_rows(Buffer input, const F& f) const {
@@ -162,7 +168,8 @@ class PoolStep : public Step {
 
 class MaxPoolStep final : public PoolStep {
  public:
-  MaxPoolStep(const Shape& in, PoolPlan plan) : PoolStep(in, std::move(plan)) {}
+  MaxPoolStep(const Shape& in, PoolPlan plan, int64_t pitch)
+      : PoolStep(in, std::move(plan), pitch) {}
 
   void run(std::span<const Buffer> inputs, Buffer output) const override {
     for_rows(inputs[0], [&](const kernels::Window& window, int64_t begin, int64_t end) {
@@ -183,6 +190,12 @@ class MaxPool final : public Operator {
   }
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override {
+    return plan_apart(inputs, inputs[0][1]);
+  }
+
+  std::unique_ptr<Step> plan_apart(std::span<const Shape> inputs, int64_t pitch) const override {
+    // Offsets are 32-bit numbers.
+    if (pixel_count(inputs[0]) > std::numeric_limits<int32_t>::max() / pitch) return nullptr;
     PoolPlan plan = windows_.plan(inputs[0]);
     for (auto row = plan.offsets.begin(); row != plan.offsets.end(); row += plan.taps) {
       TORCH_CHECK_VALUE(std::any_of(row, row + plan.taps, [](int32_t o) { return o >= 0; }),
@@ -190,7 +203,7 @@ class MaxPool final : public Operator {
                         "input of shape ",
                         at::IntArrayRef(inputs[0]));
     }
-    return std::make_unique<MaxPoolStep>(inputs[0], std::move(plan));
+    return std::make_unique<MaxPoolStep>(inputs[0], std::move(plan), pitch);
   }
 
  private:
@@ -200,7 +213,7 @@ class MaxPool final : public Operator {
 class AvgPoolStep final : public PoolStep {
  public:
   AvgPoolStep(const kernels::QParams& input, const Output& output, const Shape& in, PoolPlan plan)
-      : PoolStep(in, std::move(plan)), input_(input), output_(output) {
+      : PoolStep(in, std::move(plan), in[1]), input_(input), output_(output) {
     for (const float divisor : plan_.divisors) multipliers_.push_back(input.scale / divisor);
   }
 

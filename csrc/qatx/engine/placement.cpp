@@ -1,0 +1,199 @@
+#include "qatx/engine/placement.h"
+
+#include <c10/util/accumulate.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "qatx/engine/operators/layout.h"
+#include "qatx/kernels/window.h"
+
+namespace qatx::engine {
+namespace {
+
+constexpr int64_t kAlignment = 64;
+
+// Memory of a value and of those that lie in it.
+struct Interval {
+  std::vector<std::pair<int64_t, int64_t>> values;  // and where they begin in it
+  int64_t bytes;
+  int64_t first;  // the node that makes the first of them
+  int64_t last;   // the last node that reads one
+};
+
+class Placer {
+ public:
+  Placer(const Graph& graph, std::span<const std::unique_ptr<Operator>> operators,
+         const std::vector<Shape>& shapes)
+      : graph_(graph),
+        operators_(operators),
+        shapes_(shapes),
+        last_use_(graph.values.size(), -1),
+        whole_(graph.values.size(), -1),
+        column_(graph.values.size(), 0) {
+    for (size_t n = 0; n < graph.nodes.size(); ++n) {
+      for (const int64_t input : graph.nodes[n].inputs) {
+        last_use_[index(input)] = static_cast<int64_t>(n);
+      }
+    }
+  }
+
+  Placement place() {
+    for (size_t n = 0; n < graph_.nodes.size(); ++n) join_inputs(n);
+    std::vector<Interval> intervals;
+    std::vector<int64_t> interval_of(graph_.values.size(), -1);
+    for (size_t n = 0; n < graph_.nodes.size(); ++n) {
+      const Node& node = graph_.nodes[n];
+      const auto now = static_cast<int64_t>(n);
+      for (const int64_t input : node.inputs) {
+        if (const int64_t i = interval_of[index(input)]; i >= 0) intervals[index(i)].last = now;
+      }
+      if (is_output(node.output)) continue;  // a tensor of its own
+      const int64_t whole = whole_[index(node.output)];
+      int64_t& own = interval_of[index(node.output)];
+      if (whole >= 0) {
+        int64_t& shared = interval_of[index(whole)];
+        if (shared < 0) {
+          shared = static_cast<int64_t>(intervals.size());
+          intervals.push_back({{{whole, 0}}, bytes(whole), now, now});
+        }
+        own = shared;
+        intervals[index(own)].values.emplace_back(node.output, column_[index(node.output)]);
+      } else if (const int64_t taken = taken_in_place(n); taken >= 0 && own < 0) {
+        own = interval_of[index(taken)];
+        intervals[index(own)].values.emplace_back(node.output, 0);
+      } else if (own < 0) {
+        own = static_cast<int64_t>(intervals.size());
+        intervals.push_back({{{node.output, 0}}, bytes(node.output), now, now});
+      }
+    }
+    return assign(std::move(intervals));
+  }
+
+ private:
+  static size_t index(int64_t i) { return static_cast<size_t>(i); }
+
+  bool is_output(int64_t value) const {
+    return std::count(graph_.outputs.begin(), graph_.outputs.end(), value) > 0;
+  }
+  bool is_in_arena(int64_t value) const {
+    return !is_output(value) && std::count(graph_.inputs.begin(), graph_.inputs.end(), value) == 0;
+  }
+  int64_t bytes(int64_t value) const {
+    return c10::multiply_integers(shapes_[index(value)]) *
+           (graph_.values[index(value)].quantized() ? 1 : 4);
+  }
+  // Of the dimension that lies innermost in memory.
+  int64_t columns(int64_t value) const {
+    const Shape& shape = shapes_[index(value)];
+    return shape[memory_order(shape.size()).back()];
+  }
+
+  // Finds the inputs of a node that can be made in its output.
+  void join_inputs(size_t n) {
+    const Node& node = graph_.nodes[n];
+    if (!is_in_arena(node.output)) return;
+    int64_t column = 0;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      const int64_t value = node.inputs[i];
+      if (operators_[n]->joins(i, shapes_[index(value)].size()) && can_lie_in(value, n)) {
+        whole_[index(value)] = node.output;
+        column_[index(value)] = column;
+      }
+      if (!shapes_[index(value)].empty()) column += columns(value);
+    }
+  }
+
+  // Whether what makes a value, and all that read it but node n, can have its rows apart.
+  bool can_lie_in(int64_t value, size_t n) const {
+    if (!is_in_arena(value) || whole_[index(value)] >= 0) return false;
+    const int64_t pitch = columns(graph_.nodes[n].output);
+    for (size_t m = 0; m < graph_.nodes.size(); ++m) {
+      const Node& node = graph_.nodes[m];
+      if (node.output == value && !operators_[m]->writes_apart()) return false;
+      const auto uses = std::count(node.inputs.begin(), node.inputs.end(), value);
+      if (uses == 0) continue;
+      if (uses > 1) return false;
+      if (m != n && (node.inputs[0] != value ||
+                     !operators_[m]->plan_apart(input_shapes(node, shapes_), pitch))) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  // The value in whose memory a node's output may lie: nothing else reads it then or later.
+  int64_t taken_in_place(size_t n) const {
+    const auto input = operators_[n]->in_place();
+    if (!input) return -1;
+    const Node& node = graph_.nodes[n];
+    const int64_t value = node.inputs[*input];
+    const bool once = std::count(node.inputs.begin(), node.inputs.end(), value) == 1;
+    const bool last = last_use_[index(value)] == static_cast<int64_t>(n);
+    return once && last && is_in_arena(value) && whole_[index(value)] < 0 ? value : -1;
+  }
+
+  // Largest first, each at the lowest offset where it overlaps none that is alive at the same time.
+  Placement assign(std::vector<Interval> intervals) const {
+    Placement placement;
+    placement.offsets.assign(graph_.values.size(), -1);
+    placement.pitches.assign(graph_.values.size(), 0);
+    std::stable_sort(intervals.begin(), intervals.end(),
+                     [](const Interval& a, const Interval& b) { return a.bytes > b.bytes; });
+    struct Placed {
+      int64_t from;
+      int64_t to;
+      int64_t first;
+      int64_t last;
+    };
+    std::vector<Placed> all;
+    for (const Interval& interval : intervals) {
+      std::vector<std::pair<int64_t, int64_t>> taken;
+      for (const Placed& other : all) {
+        if (other.first <= interval.last && interval.first <= other.last) {
+          taken.emplace_back(other.from, other.to);
+        }
+      }
+      std::sort(taken.begin(), taken.end());
+      const int64_t room =
+          (interval.bytes + kernels::kOverRead + kAlignment - 1) / kAlignment * kAlignment;
+      int64_t offset = 0;
+      for (const auto& [from, to] : taken) {
+        if (offset + room <= from) break;
+        offset = std::max(offset, to);
+      }
+      for (const auto& [value, begin] : interval.values) {
+        placement.offsets[index(value)] = offset + begin;
+        const int64_t whole = whole_[index(value)];
+        if (whole >= 0) placement.pitches[index(value)] = columns(whole);
+      }
+      all.push_back({offset, offset + room, interval.first, interval.last});
+      placement.ends.push_back(offset + interval.bytes);
+      placement.bytes = std::max(placement.bytes, offset + room);
+    }
+    return placement;
+  }
+
+  const Graph& graph_;
+  std::span<const std::unique_ptr<Operator>> operators_;
+  const std::vector<Shape>& shapes_;
+  std::vector<int64_t> last_use_;  // by value: the last node that reads it
+  std::vector<int64_t> whole_;     // by value: the one whose rows it is a part of; -1: none
+  std::vector<int64_t> column_;    // by value: where it begins in them
+};
+
+}  // namespace
+
+std::vector<Shape> input_shapes(const Node& node, const std::vector<Shape>& shapes) {
+  std::vector<Shape> inputs;
+  for (const int64_t input : node.inputs) inputs.push_back(shapes[static_cast<size_t>(input)]);
+  return inputs;
+}
+
+Placement place_values(const Graph& graph, std::span<const std::unique_ptr<Operator>> operators,
+                       const std::vector<Shape>& shapes) {
+  return Placer(graph, operators, shapes).place();
+}
+
+}  // namespace qatx::engine
