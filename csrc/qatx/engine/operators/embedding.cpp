@@ -90,15 +90,15 @@ class EmbeddingStep final : public Step {
       }
     }
     parallel_rows(rows_, 8 * width_, [&](int64_t begin, int64_t end) {
-      std::vector<float> row(static_cast<size_t>(2 * width_));
+      std::vector<float> row(offsets == nullptr ? 0 : static_cast<size_t>(2 * width_));
       for (int64_t r = begin; r < end; ++r) {
+        const kernels::Epilogue epilogue = op_.output_.to(inputs, output, width_, r * width_);
         if (offsets == nullptr) {
-          look_up(indices[r], row.data());
-        } else {
-          fill_bag(indices, offsets[r], r + 1 < rows_ ? offsets[r + 1] : count_, row.data());
+          write(indices[r], epilogue);
+          continue;
         }
-        kernels::active().rows.affine({row.data(), 1, width_, 1.0f, false, nullptr, 0},
-                                      op_.output_.to(inputs, output, width_, r * width_));
+        fill_bag(indices, offsets[r], r + 1 < rows_ ? offsets[r + 1] : count_, row.data());
+        kernels::active().rows.affine({row.data(), 1, width_, 1.0f, false, nullptr, 0}, epilogue);
       }
     });
   }
@@ -111,10 +111,24 @@ class EmbeddingStep final : public Step {
     }
   }
 
-  void look_up(int64_t index, float* row) const {
+  const uint8_t* codes(int64_t index) const {
+    return op_.weight_.const_data_ptr<uint8_t>() + index * width_;
+  }
+  kernels::QParams qparams(int64_t index) const {
     const float scale = op_.scale_.const_data_ptr<float>()[index];
-    kernels::active().elementwise.dequantize(op_.weight_.const_data_ptr<uint8_t>() + index * width_,
-                                             row, width_, {scale, 1.0f / scale, 128, 0, 255});
+    return {scale, 1.0f / scale, 128, 0, 255};
+  }
+
+  // Times one, which changes nothing: the kernel does the rest in one pass.
+  void write(int64_t index, const kernels::Epilogue& epilogue) const {
+    static constexpr uint8_t kOne = 1;
+    kernels::active().elementwise.mul({codes(index), qparams(index), 0, false},
+                                      {&kOne, {1.0f, 1.0f, 0, 0, 255}, 0, true}, 1, width_,
+                                      epilogue);
+  }
+
+  void look_up(int64_t index, float* row) const {
+    kernels::active().elementwise.dequantize(codes(index), row, width_, qparams(index));
   }
 
   // `row` has room for two.
