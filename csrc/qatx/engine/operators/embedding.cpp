@@ -94,7 +94,7 @@ class EmbeddingStep final : public Step {
       for (int64_t r = begin; r < end; ++r) {
         const kernels::Epilogue epilogue = op_.output_.to(inputs, output, width_, r * width_);
         if (offsets == nullptr) {
-          write(indices[r], epilogue);
+          write(indices[r], (end - r) * width_, epilogue);
           continue;
         }
         fill_bag(indices, offsets[r], r + 1 < rows_ ? offsets[r + 1] : count_, row.data());
@@ -119,12 +119,17 @@ class EmbeddingStep final : public Step {
     return {scale, 1.0f / scale, 128, 0, 255};
   }
 
-  // Times one, which changes nothing: the kernel does the rest in one pass.
-  void write(int64_t index, const kernels::Epilogue& epilogue) const {
+  // Times one, which changes nothing: the kernel does the rest in one pass. It takes whole vectors
+  // where there is room for them in the table and in the output, of which `room` elements are left:
+  // what they write too much is written again, with the next row.
+  void write(int64_t index, int64_t room, const kernels::Epilogue& epilogue) const {
     static constexpr uint8_t kOne = 1;
+    constexpr int64_t kVector = 64;
+    const int64_t whole = (width_ + kVector - 1) / kVector * kVector;
+    const int64_t left = std::min(room, op_.weight_.numel() - index * width_);
     kernels::active().elementwise.mul({codes(index), qparams(index), 0, false},
-                                      {&kOne, {1.0f, 1.0f, 0, 0, 255}, 0, true}, 1, width_,
-                                      epilogue);
+                                      {&kOne, {1.0f, 1.0f, 0, 0, 255}, 0, true}, 1,
+                                      whole <= left ? whole : width_, epilogue);
   }
 
   void look_up(int64_t index, float* row) const {
