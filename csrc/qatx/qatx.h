@@ -16,6 +16,7 @@
 #include "qatx/nn/nn.h"
 #include "qatx/observers/observer.h"
 #include "qatx/ops/dorefa.h"
+#include "qatx/ops/dynamic_fake_quantize.h"
 #include "qatx/ops/fake_quantize.h"
 #include "qatx/ops/learned_zero_point.h"
 #include "qatx/ops/moving_average.h"

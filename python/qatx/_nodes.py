@@ -46,11 +46,12 @@ _ARITHMETIC_WITH_NUMBERS: set[object] = {operator.pow}
 for _name in ("add", "div", "mul", "pow", "sub"):
     _ARITHMETIC_WITH_NUMBERS |= {getattr(torch, _name), _name, f"{_name}_"}
 _ARITHMETIC_WITH_NUMBERS |= {operator.add, operator.mul, operator.sub, operator.truediv}
+_BATCH_NORMS = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d}
 _LAYER_NORMS = {nn.LayerNorm, F.layer_norm, torch.layer_norm}
 _SOFTMAXES = {nn.Softmax, F.softmax, torch.softmax, "softmax"}
 _TAKE_RELU = {
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.Conv1d, nn.Conv2d, nn.Conv3d),
-    *(nn.ConvTranspose2d, nn.Linear),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear),
 }
 _DROPOUTS = {nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d}
 _MAX_POOLS = {
@@ -264,20 +265,50 @@ def _combines_two(node: fx.Node, kinds: set[object]) -> bool:
 
 
 def is_unary(node: fx.Node) -> bool:
-    """Whether a node is a function of each element of one tensor that depends on the inputs."""
+    """Whether a node is a function of each element of one tensor that depends on the inputs.
+
+    It may differ between the indices of one dimension, as batch normalization does.
+    """
     kind = _kind(node)
     if isinstance(kind, str) and _is_seen_by_others(node):
         return False
-    if kind is nn.PReLU:
-        module = module_of(node)
-        return isinstance(module, nn.PReLU) and module.num_parameters == 1
+    if kind in _BATCH_NORMS:
+        return getattr(module_of(node), "running_mean", None) is not None
     arguments = [*node.args, *node.kwargs.values()]
     tensors = [a for a in arguments if isinstance(a, fx.Node)]
-    if len(tensors) != 1 or not _is_activation(tensors[0]) or "out" in node.kwargs:
+    activations = activations_of(node)
+    if len(activations) != 1 or "out" in node.kwargs:
+        return False
+    if not all(a is activations[0] or _is_vector(a) for a in tensors):
         return False
     if kind in _UNARY:
-        return arguments[0] is tensors[0]
+        return tensors == activations and arguments[0] is activations[0]
     return kind in _ARITHMETIC_WITH_NUMBERS and node.kwargs.keys() <= {"exponent", "other", "value"}
+
+
+def _is_vector(node: fx.Node) -> bool:
+    """Whether a node is a constant with more than one element along one dimension at most."""
+    if node.op == "call_method" and node.target in ("reshape", "unsqueeze", "view"):
+        sizes = node.args[1] if len(node.args) == 2 else node.args[1:]
+        if node.target != "unsqueeze" and not _are_sizes_of_vector(sizes):
+            return False
+        return _is_vector(input_of(node))
+    if node.op == "call_function" and node.target in _ARITHMETIC:
+        inputs = node.all_input_nodes
+        return len(inputs) == 1 and _is_vector(inputs[0])
+    if node.op != "get_attr":
+        return False
+    tensor = operator.attrgetter(str(node.target))(owner_of(node))
+    return isinstance(tensor, torch.Tensor) and _are_sizes_of_vector(tensor.shape)
+
+
+def _are_sizes_of_vector(sizes: object) -> bool:
+    return isinstance(sizes, (tuple, list)) and sum(size != 1 for size in sizes) <= 1
+
+
+def activations_of(node: fx.Node) -> list[fx.Node]:
+    """What a node reads that depends on the model's inputs."""
+    return [a for a in node.all_input_nodes if _is_activation(a)]
 
 
 def is_clamp(node: fx.Node) -> bool:
@@ -294,7 +325,7 @@ def _is_seen_by_others(node: fx.Node) -> bool:
 def _is_activation(node: fx.Node) -> bool:
     """Whether a node makes a tensor that depends on the inputs: no constant, size or number."""
     if node.op == "call_method":
-        return node.target not in _SIZES
+        return node.target not in _SIZES and not _is_vector(node)
     if node.target is getattr:
         return node.args[1] not in ("ndim", "shape")
     if node.op == "call_function" and node.target in _ARITHMETIC:

@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from qatx import nn as qnn
 from qatx._nodes import (
+    activations_of,
     add_module,
     cat_inputs,
     input_of,
@@ -54,24 +55,29 @@ def prepare(
 ) -> fx.GraphModule:
     """Copies a float model into one that trains with quantized weights and activations.
 
-    `Conv1d`, `Conv2d`, `Conv3d`, `ConvTranspose2d` and `Linear` modules, with the batch
-    normalization and the ReLU or ReLU6 behind them, `Embedding` and `EmbeddingBag`, additions of
-    two tensors and `scaled_dot_product_attention` become modules of `qatx.nn`, under the path of
-    the layer. Attention and encoders of `torch.nn`'s transformers are spelled out in such layers.
-    All else stays as it is, in float: among others convolutions that do not pad with zeros, layers
-    with hooks, `F.conv2d` and `F.linear`.
+    `Conv1d`, `Conv2d`, `Conv3d`, `ConvTranspose1d`, `ConvTranspose2d`, `ConvTranspose3d` and
+    `Linear` modules, with the batch normalization and the ReLU or ReLU6 behind them, `Embedding`
+    and `EmbeddingBag`, additions of two tensors and `scaled_dot_product_attention` become modules
+    of `qatx.nn`, under the path of the layer. Attention and encoders of `torch.nn`'s transformers
+    are spelled out in such layers. All else stays as it is, in float: among others convolutions
+    that do not pad with zeros, layers with hooks, `F.conv2d` and `F.linear`.
 
     A value is quantized where it is made, once, if a convolution, a linear layer, an addition, a
     product of matrices or an average pooling uses it, directly or behind operators that keep values
     (max pooling, reshaping, slicing, padding with zeros, nearest upsampling, dropout, ...). Values
     that are concatenated share one scale. So is a value from which a product of two values, a
-    function of each element (sigmoid, GELU, multiplication with a number, ...) or bilinear
-    upsampling makes such a value, or softmax or layer normalization, unless that takes it unrounded
-    from the operator that makes it. So are the model's inputs. An exception: one operand of an
-    addition that is the output of a convolution or linear layer and is used nowhere else stays in
-    float, because the addition is then done inside that layer. The second factor of a product of
-    matrices, and the key and value of attention, are quantized symmetrically: they take the place
-    of weights. The model's outputs are not quantized.
+    function of each element (sigmoid, GELU, multiplication with a number or with one for each
+    channel, batch normalization that has no layer before it, ...) or bilinear upsampling makes such
+    a value, or softmax or layer normalization, unless that takes it unrounded from the operator
+    that makes it. So are the model's inputs. An exception: one operand of an addition that is the
+    output of a convolution or linear layer and is used nowhere else stays in float, because the
+    addition is then done inside that layer. The second factor of a product of matrices, and the key
+    and value of attention, are quantized symmetrically: they take the place of weights. The model's
+    outputs are not quantized.
+
+    With `activation_quantizer="dynamic"` linear layers quantize what they read themselves, row by
+    row, and all that has no weight stays float (additions and attention, too), unless a convolution
+    reads what it makes.
 
     The forward is traced in evaluation mode: what the model does in training only (auxiliary
     outputs) is left out. Dropout and batch normalization follow the mode of the prepared model.
@@ -156,6 +162,11 @@ class _QConfigs:
                 return self._overrides[prefix]
         return self.default
 
+    @property
+    def leaves_float(self) -> bool:
+        """Whether what has no weight reads no integers of its own accord."""
+        return self.default.activation_quantizer == "dynamic"
+
     def check_all_used(self) -> None:
         """Raises ValueError where a path of `overrides` fits no layer."""
         unused = sorted(set(self._overrides) - self._used)
@@ -170,11 +181,11 @@ def _put_layers_in(graph: fx.Graph, qconfigs: _QConfigs) -> None:
     calls = _count_calls(graph)
     device = _device_of(graph)
     for node in graph.nodes:
-        if is_add(node):
+        if is_add(node) and not qconfigs.leaves_float:
             relu = _absorb_relu(node)
             add = qnn.Add(qconfig=qconfigs.default, relu=relu, quantize_output=False, device=device)
             replace_by_module(node, add, *node.args)
-        elif is_attention(node):
+        elif is_attention(node) and not qconfigs.leaves_float:
             attention = qnn.ScaledDotProductAttention(qconfig=qconfigs.default, device=device)
             replace_by_module(node, attention, *node.args, **node.kwargs)
         elif _is_quantizable(module_of(node)):
@@ -193,7 +204,9 @@ _LAYERS = {
     nn.Conv1d: qnn.Conv1d,
     nn.Conv2d: qnn.Conv2d,
     nn.Conv3d: qnn.Conv3d,
+    nn.ConvTranspose1d: qnn.ConvTranspose1d,
     nn.ConvTranspose2d: qnn.ConvTranspose2d,
+    nn.ConvTranspose3d: qnn.ConvTranspose3d,
     nn.Embedding: qnn.Embedding,
     nn.EmbeddingBag: qnn.EmbeddingBag,
     nn.Linear: qnn.Linear,
@@ -307,7 +320,15 @@ def _find_shared(graph: fx.Graph, qconfigs: _QConfigs) -> dict[fx.Node, _Scale]:
     for node in reversed(graph.nodes):
         is_weighted = isinstance(module_of(node), WeightedLayer)
         qconfig = qconfigs.of(str(node.target)) if is_weighted else None
-        for source in _integer_inputs(node, is_read=node in scales or node in within):
+        if _is_dynamic(module_of(node)) and not qconfigs.leaves_float:
+            # What makes the rows may do so in the program, which goes on with them unrounded.
+            origins = _origins(input_of(node))
+            within.update(origins if len(origins) == 1 else [])
+            continue
+        is_read = node in scales or node in within
+        if not (is_weighted or is_read) and qconfigs.leaves_float:
+            continue
+        for source in _integer_inputs(node, is_read=is_read):
             if _takes_unrounded(source, node):
                 within.add(source)
                 continue
@@ -369,6 +390,8 @@ def _integer_inputs(node: fx.Node, *, is_read: bool) -> list[fx.Node]:
     if isinstance(layer, qnn.Add):
         fused = _fused_operand(node)
         return [operand for operand in node.all_input_nodes if operand is not fused]
+    if _is_dynamic(layer):
+        return []
     if isinstance(layer, ProductLayer) or is_average_pool(node):
         return [input_of(node)]
     if isinstance(layer, qnn.ScaledDotProductAttention):
@@ -382,7 +405,7 @@ def _integer_inputs(node: fx.Node, *, is_read: bool) -> list[fx.Node]:
         source = input_of(node)
         # A program takes the model's input in float where a layer normalization reads it.
         return [] if is_layer_norm(node) and source.op == "placeholder" else [source]
-    return node.all_input_nodes if _is_pointwise(node) else []
+    return activations_of(node) if _is_pointwise(node) else []
 
 
 def _attended(node: fx.Node) -> list[fx.Node]:
@@ -420,7 +443,14 @@ def _can_add(node: fx.Node) -> bool:
     layer = module_of(node)
     if not isinstance(layer, (qnn.Conv1d, qnn.Conv2d, qnn.Conv3d, qnn.Linear)):
         return False
+    if _is_dynamic(layer):
+        return False
     return not layer.relu and only_user_of(node) is not None
+
+
+def _is_dynamic(layer: nn.Module | None) -> bool:
+    """Whether a layer quantizes what it reads itself."""
+    return isinstance(layer, qnn.Linear) and layer.dynamic_quant_max is not None
 
 
 def _count_calls(graph: fx.Graph) -> Counter[object]:

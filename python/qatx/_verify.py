@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from qatx import _C, _torchscript
 from qatx._batches import first_tensor
 from qatx._C import Verification
+from qatx._calibrated import check_calibrated
 from qatx.nn import FakeQuantize
 
 
@@ -37,12 +38,13 @@ def verify(
 
     Raises:
         TypeError: A batch is something else.
-        ValueError: `data` is empty, or `model` has no quantization.
+        ValueError: `data` is empty, or `model` has no quantization or is not calibrated.
 
     Example:
         >>> print(qatx.verify(model, converted, batches).verdict)
         Equal...
     """
+    check_calibrated("qatx.verify", model)
     trained = copy.deepcopy(model).eval()
     archive = io.BytesIO()
     _torchscript.save(converted, archive)

@@ -9,7 +9,7 @@ from qatx._C import QuantSpec
 from qatx._ranges import RangeMethod, check_range_method
 
 WeightQuantizer: TypeAlias = Literal["lsq", "fixed", "moving_average", "dorefa"]
-ActivationQuantizer: TypeAlias = Literal["lsq", "fixed", "moving_average", "pact"]
+ActivationQuantizer: TypeAlias = Literal["lsq", "fixed", "moving_average", "pact", "dynamic"]
 
 _WEIGHT = QuantSpec(bits=8, signed=True, symmetric=True, axis=0)
 _ACTIVATION = QuantSpec(bits=8, signed=False, symmetric=False)
@@ -32,6 +32,9 @@ class QConfig:
             weight in each step. "dorefa": tanh and codes without a zero.
         activation_quantizer: "lsq" and "fixed" as above. "moving_average": a moving average of the
             range. "pact": a learned clipping point behind a ReLU or ReLU6, "lsq" elsewhere.
+            "dynamic": linear layers quantize each row (token) that they read by its own range,
+            which is found when it is there: symmetrically, with the bits of `activation`. What has
+            no weight stays float in `qatx.prepare`, unless a convolution reads it; "lsq" elsewhere.
         weight_range: How calibration chooses the range of weights: "min_max", "moving_average",
             "percentile", "mse", "kl", "lsq" or "best", see docs/calibration.md; None: "lsq" for 4
             bits and less, otherwise "min_max".

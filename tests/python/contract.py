@@ -137,12 +137,21 @@ class _Codes(NamedTuple):
     values: Tensor  # what the codes 0..255 (or -128..127) stand for
 
 
+class _Rows(NamedTuple):
+    """What is known of a tensor whose rows are codes, each times a scale of its own."""
+
+    tensor: Tensor
+    codes: Tensor
+    scale: Tensor  # of one element in the place of each row
+
+
 class _Table(NamedTuple):
     """What is known of a tensor that is a function of codes."""
 
     tensor: Tensor
     indices: Tensor
-    values: Tensor  # 256: by index
+    values: Tensor  # [256]; or [C, 256], for each index along `axis`
+    axis: int = -1
 
 
 class _Contract(TorchDispatchMode):
@@ -156,6 +165,7 @@ class _Contract(TorchDispatchMode):
         super().__init__()
         self.tags: dict[int, _Codes] = {}  # by id
         self.tables: dict[int, _Table] = {}
+        self.rows: dict[int, _Rows] = {}
         self.scores: dict[int, Tensor] = {}  # products of two tensors of codes, scaled and masked
 
     def scale(self, x: Any) -> Tensor | None:
@@ -179,6 +189,19 @@ class _Contract(TorchDispatchMode):
         codes = _Codes(y, scale.flatten(), steps.float() * scale.flatten()[0])
         return self.tag(y, codes)
 
+    def dynamic(self, x: Tensor, quant_max: int) -> tuple[Tensor, Tensor]:
+        """Codes of rows, whose scales are NaN where a row has a NaN."""
+        largest = torch.where(x.isfinite(), x.abs(), 0.0).amax(-1, keepdim=True)
+        scale = (largest.double() / quant_max).clamp(2.0**-126, 2.0**126).float()
+        scale = torch.where(largest == 0, 1.0, scale)
+        codes = (x * (1 / scale)).round().clamp(-quant_max, quant_max)
+        y = (codes + 0.0) * scale
+        lost = codes.isnan()
+        self.rows[id(y)] = _Rows(
+            y, codes.nan_to_num(), scale.masked_fill(lost.any(-1, keepdim=True), math.nan)
+        )
+        return y, scale.squeeze(-1)
+
     def table(self, x: Tensor) -> _Table | None:
         """What is known of x as a function of codes."""
         if id(x) in self.tables:
@@ -195,17 +218,57 @@ class _Contract(TorchDispatchMode):
         tables = [table for table in map(self.table, tensors) if table is not None]
         if torch.Tag.pointwise not in func.tags or len(tables) != 1 or "out" in kwargs:
             return None
-        if sum(a.numel() for a in tensors) != tables[0].tensor.numel() + len(tensors) - 1:
-            return None
         (table,) = tables
-        replaced = [table.values.clone() if a is table.tensor else a for a in args]
-        values = func(*replaced, **kwargs).flatten()
-        y = values[table.indices]
+        shape = table.tensor.shape
+        others = [a.reshape([1] * (len(shape) - a.dim()) + list(a.shape)) for a in tensors]
+        others = [a for a in others if a.numel() > 1 and a.shape != shape]
+        axes = {d for a in others for d, n in enumerate(a.shape) if n > 1}
+        if len(axes) > 1 or sum(a.numel() for a in tensors if a.shape == shape) != shape.numel():
+            return None
+
+        def apply(values: Tensor, index: int | None) -> Tensor:
+            def argument(a: Any) -> Any:
+                if a is table.tensor:
+                    return values.clone()
+                by_index = isinstance(a, Tensor) and a.numel() > 1 and index is not None
+                return a.flatten()[index] if by_index else a
+
+            result: Tensor = func(*map(argument, args), **kwargs)
+            return result.flatten()
+
+        if axes:
+            count = shape[next(iter(axes))]
+            rows = table.values if table.values.dim() == 2 else table.values.expand(count, -1)
+            values = torch.stack([apply(row, c) for c, row in enumerate(rows)])
+            table = table._replace(axis=next(iter(axes)))
+        else:
+            values = torch.stack([apply(row, None) for row in table.values.view(-1, 256)])
+            values = values.view(table.values.shape)
+        return self.look_up(func, args, table._replace(values=values))
+
+    def look_up(self, func: Any, args: Any, table: _Table) -> Tensor:
+        """The result of a function whose values are known."""
+        y = table.values[table.indices] if table.values.dim() == 1 else self.by_axis(table)
         if func.overloadpacket.__name__.endswith("_"):
             y = args[0].copy_(y)
             self.tags.pop(id(y), None)
-        self.tables[id(y)] = _Table(y, table.indices, values)
+        self.tables[id(y)] = table._replace(tensor=y)
         return y
+
+    def by_axis(self, table: _Table) -> Tensor:
+        shape = [1] * table.indices.dim()
+        shape[table.axis] = -1
+        return table.values[torch.arange(len(table.values)).reshape(shape), table.indices]
+
+    def batch_norm(self, func: Any, args: Any) -> tuple[Tensor, ...]:
+        """Of a function of one value by PyTorch's operator, for all 256 values of each channel."""
+        table = self.table(args[0])
+        channels = args[0].shape[1]
+        values = table.values.expand(channels, 256).t().contiguous()
+        values = values.view(256, channels, *[1] * (args[0].dim() - 2))
+        values = func(values, *args[1:])[0].view(256, channels).t()
+        y = self.look_up(func, args, table._replace(values=values.contiguous(), axis=1))
+        return y, torch.empty(0), torch.empty(0)
 
     def adaptive_average(self, x: Tensor, size: list[int]) -> Tensor:
         """Of each part of an image or a volume, whose sizes may differ by one."""
@@ -245,8 +308,14 @@ class _Contract(TorchDispatchMode):
                 shape = [-1] + [1] * (x.dim() - 2)
                 y = sums.float() * (sx * sw).reshape(shape)
                 return y + (0.0 if bias is None else bias.reshape(shape))
+        if func is torch.ops.qatx.dynamic_fake_quantize.default:
+            return self.dynamic(*args)
         if func in (aten.addmm.default, aten.mm.default, aten.bmm.default):
             bias, x, weight = args if len(args) == 3 else (torch.zeros(()), *args)
+            if id(x) in self.rows:
+                rows, sw = self.rows[id(x)], self.scale(weight)
+                sums = rows.codes.double() @ self.codes(weight, sw, axis=-1)
+                return (sums.float() * sw) * rows.scale + bias
             sx, sw = self.scale(x), self.scale(weight)
             if sx is not None and sw is not None:
                 sums = self.codes(x, sx) @ self.codes(weight, sw, axis=-1)
@@ -259,6 +328,8 @@ class _Contract(TorchDispatchMode):
         if func is aten.native_layer_norm.default:
             x, _, weight, bias, eps = args
             return layer_norm(x, weight, bias, eps), torch.empty(0), torch.empty(0)
+        if func is aten.native_batch_norm.default and self.table(args[0]) is not None:
+            return self.batch_norm(func, args)
         if func in (aten.mean.dim, aten.mean.default):
             sx = self.scale(args[0])
             if sx is not None:
@@ -283,6 +354,10 @@ class _Contract(TorchDispatchMode):
             if unary is not None:
                 return unary
         result = func(*args, **kwargs)
+        if func in (aten.view.default, aten._unsafe_view.default) and id(args[0]) in self.rows:
+            _, codes, scale = self.rows[id(args[0])]
+            sizes = (*result.shape[:-1], 1)
+            self.rows[id(result)] = _Rows(result, codes.view(result.shape), scale.view(sizes))
         if func in _KEEPS_SCORES and any(id(x) in self.scores for x in args):
             self.scores[id(result)] = result
         if func.overloadpacket.__name__ in _KEEPS_SCALE:

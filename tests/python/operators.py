@@ -76,6 +76,10 @@ def moving_average(x: Tensor, axis: int | None) -> Call:
     )
 
 
+def dynamic(x: Tensor, axis: int | None) -> Call:  # noqa: ARG001 (rows are rows)
+    return Call(ops.dynamic_fake_quantize.default, (x, 7))
+
+
 def dorefa_weight(x: Tensor, axis: int | None) -> Call:
     return Call(ops.dorefa_weight.default, (x, 4, axis))
 
@@ -120,6 +124,7 @@ CALLS: dict[str, Callable[[Tensor, int | None], Call]] = {
     "pact_backward": pact_backward,
     "moving_average": moving_average,
     "dorefa_weight": dorefa_weight,
+    "dynamic": dynamic,
     "quantize": quantize,
     "dequantize": dequantize,
     "quantize_dequantize": quantize_dequantize,
@@ -132,6 +137,7 @@ DIFFERENTIABLE = (
     "pact",
     "moving_average",
     "dorefa_weight",
+    "dynamic",
 )
 
 

@@ -162,22 +162,23 @@ def _behind(b: _Builder, bn: nn.Module) -> list[nn.Module]:
 
 
 def _conv_transpose(b: _Builder, x: int) -> int | None:
-    if len(b.shape(x)) != 4:
+    dims = len(b.shape(x)) - 2
+    if dims not in (1, 2, 3):
         return None
     d = b.draw
     channels = b.shape(x)[1]
     groups = d.choice([g for g in (1, 1, 2, channels) if channels % g == 0])
     out = groups * d.choice([1, 3, 4])
-    stride = [d.choice([1, 2, 3]) for _ in range(2)]
-    dilation = [d.choice([1, 1, 2]) for _ in range(2)]
-    kernel = [d.choice([1, 2, 3, 4]) for _ in range(2)]
+    stride = [d.choice([1, 2, 3]) for _ in range(dims)]
+    dilation = [d.choice([1, 1, 2]) for _ in range(dims)]
+    kernel = [d.choice([1, 2, 3, 4]) for _ in range(dims)]
     padding = [d.randint(0, di * (k - 1)) for di, k in zip(dilation, kernel, strict=True)]
     more = [d.randint(0, max(s, di) - 1) for s, di in zip(stride, dilation, strict=True)]
-    layer = nn.ConvTranspose2d(
-        channels, out, kernel, stride, padding, more, groups, b.maybe(), dilation
-    )
+    conv = [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d][dims - 1]
+    bn = [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d][dims - 1]
+    layer = conv(channels, out, kernel, stride, padding, more, groups, b.maybe(), dilation)
     try:
-        return b.call(nn.Sequential(layer, *_behind(b, nn.BatchNorm2d(out))), x)
+        return b.call(nn.Sequential(layer, *_behind(b, bn(out))), x)
     except RuntimeError:  # nothing is left of the image
         return None
 
@@ -287,6 +288,29 @@ def _function(b: _Builder, x: int) -> int | None:
         return b.call(b.draw.choice(_MODULES)(), x)
     function = b.draw.choice(_FUNCTIONS)
     return b.add(lambda _, x: function(x), x)
+
+
+def _by_channel(b: _Builder, x: int) -> int | None:
+    """A function that differs between the indices of one dimension."""
+    shape = b.shape(x)
+    channels = shape[1]
+    kinds = ["prelu", "mul", "add", "div"]
+    if len(shape) in (2, 3, 4, 5):
+        kinds.append("bn")
+    kind = b.draw.choice(kinds)
+    if kind == "prelu":
+        prelu = nn.PReLU(channels)
+        nn.init.uniform_(prelu.weight, -0.5, 1.5)
+        return b.call(prelu, x)
+    if kind == "bn":
+        norms = [nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d]
+        return b.call(norms[len(shape) - 2](channels), x)
+    axis = b.draw.randrange(1, len(shape))
+    sizes = [n if d == axis else 1 for d, n in enumerate(shape)][axis:]
+    vector = nn.ParameterList([torch.rand(sizes) + 0.5])
+    get = b.layer(vector)
+    function = {"mul": torch.mul, "add": torch.add, "div": torch.div}[kind]
+    return b.add(lambda net, x: function(x, get(net)[0]), x)
 
 
 def _cat(b: _Builder, x: int) -> int | None:
@@ -551,6 +575,7 @@ OPERATORS: dict[str, Callable[[_Builder, int], int | None]] = {
     "two": _two,
     "squeeze and excite": _squeeze_and_excite,
     "function": _function,
+    "by channel": _by_channel,
     "cat": _cat,
     "parts": _parts,
     "max pool": _max_pool,

@@ -86,28 +86,54 @@ def test_batch_normalization_of_lines():
     check_all_integer(model, torch.randn(3, 3, 41))
 
 
+CONVS = [
+    (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d),
+    (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d),
+    (nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d),
+]
+
+
 class Up(nn.Module):
-    def __init__(self) -> None:
+    """Along one to three dimensions."""
+
+    def __init__(self, dimensions: int, *, bn: bool, **options: int) -> None:
         super().__init__()
-        self.down = nn.Conv2d(3, 6, 3, 2, 1)
-        self.up = nn.ConvTranspose2d(6, 5, 4, 2, 1, bias=False)
-        self.bn = nn.BatchNorm2d(5)
-        self.last = nn.Conv2d(5, 2, 1)
+        conv, transposed, norm = CONVS[dimensions - 1]
+        self.down = conv(3, 6, 3, 2, 1)
+        self.up = transposed(6, 4, 4, 2, 1, bias=not bn, **options)
+        self.bn = norm(4) if bn else nn.Identity()
+        self.last = conv(4, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(F.relu(self.bn(self.up(self.down(x)))))
 
 
-def test_batch_normalization_behind_a_transposed_convolution():
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"groups": 2}, {"dilation": 2, "output_padding": 1}],
+    ids=["plain", "groups", "dilation"],
+)
+@pytest.mark.parametrize("bn", [False, True])
+def test_transposed_convolutions(dimensions: int, options: dict[str, int], bn: bool):
     torch.manual_seed(3)
-    check_all_integer(with_statistics(Up()), torch.randn(2, 3, 8, 10))
+    model = with_statistics(Up(dimensions, bn=bn, **options))
+    prepared = qatx.prepare(model)
+    kind = f"ConvTranspose{'Bn' if bn else ''}{dimensions}d"
+    assert [type(m).__name__ for m in prepared.modules()].count(kind) == 1
+    _, report = check_all_integer(model, torch.randn(2, 3, *[5, 6, 7][:dimensions]))
+    up = next(row for row in report.rows if row.name == "up")
+    inputs = torch.Size([3, 3, 4][:dimensions]).numel()
+    assert up.macs == inputs * 6 * 4 // options.get("groups", 1) * 4**dimensions
 
 
 CONV_BNS = {
     "1d": (nn.Conv1d(4, 6, 3, bias=False), nn.BatchNorm1d(6), (5, 4, 9)),
     "2d": (nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), (5, 4, 9, 8)),
     "3d": (nn.Conv3d(4, 6, 2), nn.BatchNorm3d(6), (5, 4, 3, 4, 5)),
+    "transposed 1d": (nn.ConvTranspose1d(4, 6, 2, 2), nn.BatchNorm1d(6), (5, 4, 5)),
     "transposed": (nn.ConvTranspose2d(4, 6, 2, 2), nn.BatchNorm2d(6), (5, 4, 5, 3)),
+    "transposed 3d": (nn.ConvTranspose3d(4, 6, 2, groups=2), nn.BatchNorm3d(6), (5, 4, 3, 2, 3)),
 }
 
 
@@ -120,7 +146,9 @@ def test_folded_batch_normalization_trains_like_pytorchs(name: str):
         "1d": qatx.nn.ConvBn1d,
         "2d": qatx.nn.ConvBn2d,
         "3d": qatx.nn.ConvBn3d,
+        "transposed 1d": qatx.nn.ConvTransposeBn1d,
         "transposed": qatx.nn.ConvTransposeBn2d,
+        "transposed 3d": qatx.nn.ConvTransposeBn3d,
     }[name].from_float(conv, bn, qconfig=qconfig, quantize_output=False)
     x = torch.randn(size)
     qatx.calibrate(twin, x)

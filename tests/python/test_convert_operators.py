@@ -39,7 +39,9 @@ class Between(nn.Module):
         )
 
 
-def convert_exactly(model: nn.Module, *inputs: Tensor, qconfig=None, examples=None):
+def convert_exactly(
+    model: nn.Module, *inputs: Tensor, qconfig=None, examples=None, batches: bool = True
+):
     """Prepares and converts, and compares with the contract: batches, and one by one."""
     prepared = qatx.prepare(learn_statistics(model, *inputs).eval(), qconfig)
     qatx.calibrate(prepared, [inputs], forward=lambda m, batch: m(*batch))
@@ -51,6 +53,8 @@ def convert_exactly(model: nn.Module, *inputs: Tensor, qconfig=None, examples=No
         outputs[threads] = converted(*inputs)
     assert torch.equal(outputs[1], expected)
     assert torch.equal(outputs[2], expected)
+    if not batches:
+        return converted, report
     singles = [converted(*(x[n : n + 1] for x in inputs)) for n in range(len(inputs[0]))]
     assert torch.equal(torch.cat(singles), expected)
     return converted, report
@@ -131,10 +135,79 @@ def test_modules_that_are_functions_of_one_value(module: nn.Module):
     assert report.integer_share_of_macs == 1.0
 
 
-def test_a_prelu_with_a_parameter_for_each_channel_stays_float():
-    model = Between(lambda s: s.model.activation(s.x), activation=nn.PReLU(8))
-    _, report = convert_exactly(model, torch.randn(2, 3, 5, 5))
-    assert {row.kind for row in report.rows if not row.integer} == {"aten::prelu"}
+def prelu_by_channel(channels: int) -> nn.PReLU:
+    prelu = nn.PReLU(channels)
+    nn.init.uniform_(prelu.weight, -0.5, 1.5)
+    return prelu
+
+
+def random_parameter(*sizes: int) -> nn.Parameter:
+    return nn.Parameter(torch.rand(*sizes) * 2 - 0.5)
+
+
+BY_CHANNEL = {
+    "prelu": lambda s: s.model.prelu(s.x),
+    "batch norm": lambda s: s.model.bn(s.x * s.y),
+    "batch norm and relu": lambda s: F.relu(s.model.bn(F.max_pool2d(s.x, 2))),
+    "batch norm of a sum": lambda s: s.model.bn(s.x + s.y),
+    "batch norm of a function": lambda s: s.model.bn(torch.tanh(s.x)),
+    "layer scale": lambda s: s.x * s.model.scale + s.y,
+    "layer scale from the left": lambda s: s.model.vector.view(1, -1, 1, 1) * s.x,
+    "layer scale of a function": lambda s: torch.sigmoid(s.x) * s.model.scale * 2,
+    "mean and deviation": lambda s: (s.x - s.model.scale) / (s.model.scale + 3),
+    "bias": lambda s: torch.relu(s.x + s.model.scale),
+    "along the width": lambda s: s.x * s.model.columns,
+    "of rows": lambda s: (
+        (s.x.flatten(2).transpose(1, 2) * s.model.vector)
+        .transpose(1, 2)
+        .unflatten(2, (5, 6))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_CHANNEL)
+def test_functions_that_differ_between_channels(name: str):
+    torch.manual_seed(len(name))
+    model = Between(BY_CHANNEL[name], prelu=prelu_by_channel(8), bn=nn.BatchNorm2d(8))
+    nn.init.normal_(model.bn.weight)
+    nn.init.normal_(model.bn.bias)
+    model.scale, model.vector = random_parameter(8, 1, 1), random_parameter(8)
+    model.columns = random_parameter(6)
+    check_all_integer(model, torch.randn(2, 3, 5, 6), qconfig=SIGNED if len(name) % 2 else None)
+
+
+@pytest.mark.parametrize("sizes", [(6,), (6, 5), (6, 2, 3, 2)], ids=str)
+def test_functions_that_differ_between_channels_of_any_tensor(sizes: tuple[int, ...]):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.prelu = prelu_by_channel(6)
+            self.bn = [nn.BatchNorm1d(6), nn.BatchNorm1d(6), None, nn.BatchNorm3d(6)][
+                len(sizes) - 1
+            ]
+            self.last = nn.Linear(sizes[-1], 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.bn(self.prelu(x)))
+
+    torch.manual_seed(0)
+    check_all_integer(Net(), torch.randn(3, *sizes))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_batch_normalization_by_the_batch_stays_float():
+    norm = nn.BatchNorm2d(8, track_running_stats=False)
+    model = Between(lambda s: s.model.bn(s.x * s.y), bn=norm)
+    _, report = convert_exactly(model, torch.randn(2, 3, 5, 5), batches=False)
+    reasons = {row.kind: row.reason for row in report.rows if not row.integer}
+    assert reasons["aten::batch_norm"] == "normalizes with the statistics of its input"
+
+
+def test_a_constant_that_differs_along_two_dimensions_stays_float():
+    model = Between(lambda s: s.x * s.model.map)
+    model.map = random_parameter(8, 1, 6)
+    _, report = convert_exactly(model, torch.randn(2, 3, 5, 6))
+    assert {row.kind for row in report.rows if not row.integer} == {"aten::mul"}
 
 
 def test_a_function_at_the_end_of_a_model_stays_float_and_precise():

@@ -36,6 +36,7 @@ QCONFIGS = {
     "rounding": qatx.QConfig(
         activation_quantizer="pact", power_of_two=True, stochastic_rounding=True
     ),
+    "dynamic": qatx.QConfig(activation_quantizer="dynamic"),
 }
 
 
@@ -58,7 +59,7 @@ class Net(nn.Module):
         self.stem = ConvBn2d(3, 8, 3, padding=1, qconfig=qconfig, relu=True)
         self.body = Conv2d(8, 8, 3, padding=1, qconfig=qconfig, quantize_output=False)
         self.add = Add(qconfig=qconfig, relu=True)
-        self.up = ConvTranspose2d(8, 4, 2, stride=2, qconfig=qconfig, relu="relu6")
+        self.up = ConvTranspose2d(8, 4, 2, stride=2, groups=2, qconfig=qconfig, relu="relu6")
         self.line = Conv1d(4, 4, 3, stride=4, qconfig=qconfig)
         symmetric = dataclasses.replace(qconfig, activation=qatx.QuantSpec())
         self.memory = Linear(16, 16, qconfig=symmetric)

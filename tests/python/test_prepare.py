@@ -365,8 +365,6 @@ class SubclassedConv(nn.Conv2d):
     "layer",
     [
         conv(padding_mode="reflect"),
-        nn.ConvTranspose2d(3, 3, 1, groups=3),
-        nn.ConvTranspose1d(8, 8, 1),
         nn.GroupNorm(3, 3),
         SubclassedConv(3, 3, 1),
         with_hook(conv()),
@@ -374,12 +372,7 @@ class SubclassedConv(nn.Conv2d):
     ids=lambda layer: type(layer).__name__,
 )
 def test_other_layers_stay_float(layer):
-    forward = (
-        (lambda m, x: m.conv(m.layer(x[:, 0])[:, None].expand(-1, 3, -1, -1)))
-        if isinstance(layer, nn.ConvTranspose1d)
-        else (lambda m, x: m.conv(m.layer(x)))
-    )
-    prepared = prepare(Function(forward, conv=conv(), layer=layer))
+    prepared = prepare(Function(lambda m, x: m.conv(m.layer(x)), conv=conv(), layer=layer))
     assert layers(prepared) == {"conv": "Conv2d"}
 
 
@@ -638,3 +631,26 @@ class TestBadInput:
         model = nn.Sequential(Function(lambda m, x: m.conv(x), conv=conv())).to(dtype)
         with pytest.raises(ValueError, match=message):
             qatx.prepare(model)
+
+
+def test_what_is_normalized_is_quantized_where_others_read_it():
+    """tests/cpp/model/model_test.cpp has the same network."""
+
+    class Normalizing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 8)
+            self.last = nn.Linear(8, 3)
+
+        def forward(self, x):
+            y = self.first(x)
+            z = self.second(F.layer_norm(y, (8,)))
+            p = torch.softmax(z, -1)
+            return torch.cat([self.last(p), torch.sin(z)], -1)
+
+    assert quantized_values(prepare(Normalizing())) == {
+        "x_fake_quantize",
+        "layer_norm_fake_quantize",
+        "second.output_fake_quantize",
+        "softmax_fake_quantize",
+    }

@@ -67,6 +67,11 @@ LAYERS = {
         qatx.nn.ConvTranspose2d(3, 2, (3, 2), (2, 3), (1, 0), (1, 2), dilation=(1, 2)),
         (2, 3, 4, 5),
     ),
+    "transposed line": (
+        qatx.nn.ConvTranspose1d(4, 6, 3, 2, 1, 1, groups=2, dilation=2),
+        (2, 4, 5),
+    ),
+    "transposed volume": (qatx.nn.ConvTranspose3d(3, 2, (1, 2, 3), 2), (2, 3, 2, 3, 4)),
     "transposed, cut": (qatx.nn.ConvTranspose2d(3, 2, 2, padding=2), (2, 3, 6, 6)),
 }
 
@@ -84,6 +89,14 @@ def test_the_product_with_the_rows_is_the_layer(name):
     for inputs, outputs in parts:
         torch.testing.assert_close(w @ inputs, outputs, rtol=1e-4, atol=1e-5)
     assert sum(outputs.numel() for _, outputs in parts) == y.numel()
+
+
+def test_a_dynamic_layer_multiplies_its_rounded_rows():
+    layer = qatx.nn.Linear(6, 4, qconfig=qatx.QConfig(activation_quantizer="dynamic"))
+    x = torch.randn(5, 6)
+    ((inputs, _),) = rows_of(layer, x, torch.randn(5, 4))
+    rows, _ = torch.ops.qatx.dynamic_fake_quantize(x, 127)
+    assert torch.equal(inputs.reshape(5, 6), rows)
 
 
 def test_what_is_deployed_is_what_evaluation_computes():

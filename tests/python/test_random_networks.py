@@ -3,8 +3,10 @@
 `QATX_RANDOM_NETWORKS=1000 pytest tests/python/test_random_networks.py` takes as many seeds.
 """
 
+import dataclasses
 import io
 import os
+import random
 
 import contract
 import pytest
@@ -79,6 +81,33 @@ def check(seed: int) -> None:
     assert any(row.elements for row in found.rows)
     assert all(row.equal for row in found.rows), f"{net.operators}\n{found}"
     assert torch.equal(converted(net.x), output), net.operators
+
+
+def check_dynamic(seed: int) -> None:
+    """Some linear layers quantize their rows themselves; what lies between may stay float."""
+    net = RandomNetwork(seed)
+    draw = random.Random(seed)
+    linears = [name for name, layer in net.named_modules() if type(layer) is nn.Linear]
+    if not linears:
+        return
+    dynamic = draw.sample(linears, draw.randint(1, len(linears)))
+    qconfig = QCONFIGS[seed % len(QCONFIGS)]
+    own = dataclasses.replace(qconfig, activation_quantizer="dynamic")
+    model = qatx.prepare(net, qconfig, overrides=dict.fromkeys(dynamic, own))
+    qatx.calibrate(model, net.x)
+    converted, report = qatx.convert(model.eval(), net.x[:1])
+    assert not [row for row in report.rows if row.kind == "aten::linear" and not row.integer]
+    assert torch.equal(converted(net.x), contract.evaluate(model, net.x)), net.operators
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("first", range(0, SEEDS, 8))
+def test_rows_by_their_own_range(first: int):
+    for seed in range(first, min(first + 8, SEEDS)):
+        try:
+            check_dynamic(seed)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -120,6 +120,12 @@ void check_like(const at::Tensor& t, const char* name, const at::Tensor& x, cons
 
 }  // namespace
 
+void check_dynamic_fake_quantize(const at::Tensor& x, int64_t quant_max) {
+  check_float(x, "x");
+  TORCH_CHECK_VALUE(quant_max >= 1 && quant_max <= 127, "quant_max must be from 1 to 127, got ",
+                    quant_max);
+}
+
 void check_scale_parameter(const at::Tensor& t, const char* name) {
   TORCH_CHECK_TYPE(t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble, name,
                    " must be float32 or float64, got ", c10::toString(t.scalar_type()));

@@ -55,6 +55,9 @@ C10_EXPORT Granularity check_moving_average(const at::Tensor& x, const at::Tenso
                                             double averaging_constant, int64_t quant_min,
                                             int64_t quant_max, std::optional<int64_t> axis);
 
+// The same for x and the last code of rows that are quantized by their own range.
+C10_EXPORT void check_dynamic_fake_quantize(const at::Tensor& x, int64_t quant_max);
+
 // A learned scale or what it is made of: float32 or float64.
 C10_EXPORT void check_scale_parameter(const at::Tensor& t, const char* name);
 

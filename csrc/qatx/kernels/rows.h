@@ -37,7 +37,28 @@ struct RowKernels {
   // d = x - sum(x) / n,  y = (d * (1 / sqrt(sum(d * d) / n + eps))) * weight[i] + bias[i]
   void (*layer_norm)(const float* x, int64_t rows, int64_t n, const float* weight,
                      const float* bias, float eps, const Epilogue& epilogue);
+
+  // Codes of each row by its own range, which lie behind each other; m is the row's largest finite
+  // magnitude:
+  //   scale = m == 0 ? 1 : min(max(m / quant_max, kRowScaleLeast), kRowScaleMost)
+  //   code = min(max(rint(x * (1 / scale)), -quant_max), quant_max) + kRowZeroPoint
+  // NaN gets the code kRowZeroPoint, and its row the scale NaN, which makes all that comes of it
+  // NaN.
+  void (*quantize)(const float* x, int64_t rows, int64_t n, int32_t quant_max, uint8_t* codes,
+                   float* scales);
 };
+
+inline constexpr int32_t kRowZeroPoint = 128;
+inline constexpr float kRowScaleLeast = 0x1p-126f;
+inline constexpr float kRowScaleMost = 0x1p126f;
+
+// The scale of a row with this largest magnitude.
+constexpr float row_scale(float largest, int32_t quant_max) {
+  if (largest == 0.0f) return 1.0f;
+  const float scale = largest / static_cast<float>(quant_max);
+  if (scale < kRowScaleLeast) return kRowScaleLeast;
+  return scale > kRowScaleMost ? kRowScaleMost : scale;
+}
 
 // a to f of the polynomial above, and the other constants.
 inline constexpr float kExpLeast = -87.0f;

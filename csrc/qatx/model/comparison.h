@@ -23,8 +23,7 @@ class C10_EXPORT Comparison {
 
   explicit Comparison(torch::jit::Module converted) : converted_(std::move(converted)) {}
 
-  // outputs: all tensors that the trained model returned. Throws c10::Error (ValueError) where
-  // `values` is empty: then the model has no quantization.
+  // outputs: all tensors that the trained model returned.
   void add(const std::vector<at::Tensor>& inputs, const Values& values,
            const std::vector<at::Tensor>& outputs);
   // Throws c10::Error (ValueError) where nothing was added.
@@ -47,6 +46,7 @@ class C10_EXPORT Comparison {
   std::vector<std::string> order_;  // of the names in totals_
   std::map<std::string, Total> totals_;
   Total outputs_;
+  int64_t batches_ = 0;
 };
 
 // All tensors of an output, one after the other.

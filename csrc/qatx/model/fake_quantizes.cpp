@@ -17,4 +17,18 @@ std::vector<std::pair<std::string, std::shared_ptr<nn::FakeQuantizeImpl>>> fake_
   return found;
 }
 
+void check_calibrated(const char* owner, torch::nn::Module& module) {
+  const auto fake_quantizes = fake_quantizes_of(module);
+  TORCH_CHECK_VALUE(!fake_quantizes.empty(), owner,
+                    ": the model has no quantization; call qatx.prepare first");
+  std::string missing;
+  for (const auto& [path, f] : fake_quantizes) {
+    if (!f->is_calibrated()) missing += (missing.empty() ? "" : ", ") + path;
+  }
+  TORCH_CHECK_VALUE(missing.empty(), owner,
+                    ": the model is not calibrated; call qatx.calibrate(model, data) first. "
+                    "Without a scale: ",
+                    missing);
+}
+
 }  // namespace qatx

@@ -12,4 +12,8 @@ namespace qatx {
 std::vector<std::pair<std::string, std::shared_ptr<nn::FakeQuantizeImpl>>> fake_quantizes_of(
     torch::nn::Module& module);
 
+// Throws c10::Error (ValueError), in the name of the function `owner`, where there are none, or one
+// lacks its scale.
+void check_calibrated(const char* owner, torch::nn::Module& module);
+
 }  // namespace qatx

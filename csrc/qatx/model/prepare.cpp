@@ -131,6 +131,7 @@ bool has_integer_form(const jit::Node* node) {
                                                           "adaptive_avg_pool2d",
                                                           "avg_pool1d",
                                                           "avg_pool2d",
+                                                          "batch_norm",
                                                           "elu",
                                                           "gelu",
                                                           "hardsigmoid",
@@ -139,6 +140,7 @@ bool has_integer_form(const jit::Node* node) {
                                                           "leaky_relu",
                                                           "mean",
                                                           "mish",
+                                                          "prelu",
                                                           "relu",
                                                           "relu6",
                                                           "sigmoid",
@@ -147,6 +149,11 @@ bool has_integer_form(const jit::Node* node) {
                                                           "tanh",
                                                           "upsample_bilinear2d"};
   return kinds.contains(kind_of(node));
+}
+
+// Operators that run in float within an integer program, where their results are quantized.
+bool normalizes(const jit::Node* node) {
+  return kind_of(node) == "layer_norm" || kind_of(node) == "softmax";
 }
 
 // How an output is quantized.
@@ -196,8 +203,14 @@ class Quantization {
     return qconfig.activation(QuantSpec(qconfig.activation().bits(), true, true));
   }
 
+  // Whether what has no weight reads no integers of its own accord.
+  bool leaves_float() const {
+    return qconfigs_.for_all().activation_quantizer() == ActivationQuantizer::kDynamic;
+  }
+
   void find_read_by(const Call& call) {
     if (call.attention) {
+      if (leaves_float()) return;
       attentions_.insert(call.attention);
       read(call, call.inputs[0], {});
       for (size_t i = 1; i < call.inputs.size(); ++i) {
@@ -208,9 +221,9 @@ class Quantization {
     if (dynamic_cast<nn::WeightedLayer*>(call.layer)) {
       const QConfig& qconfig = qconfigs_.of(call.path);
       const bool takes_indices = dynamic_cast<nn::EmbeddingImpl*>(call.layer) != nullptr;
-      if (!takes_indices) read(call, call.inputs[0], {qconfig});
+      if (!takes_indices && !is_dynamic(call)) read(call, call.inputs[0], {qconfig});
     }
-    if (dynamic_cast<nn::AddImpl*>(call.layer)) {
+    if (dynamic_cast<nn::AddImpl*>(call.layer) && !leaves_float()) {
       const jit::Value* fused = fused_operand(call);
       for (jit::Value* input : call.inputs) {
         if (input != fused) read(call, input, {});
@@ -220,15 +233,22 @@ class Quantization {
     if (dynamic_cast<nn::MulImpl*>(call.layer)) {
       for (jit::Value* input : call.inputs) read(call, input, {});
     }
-    if (dynamic_cast<nn::QuantStubImpl*>(call.layer)) {
-      jit::Node* node = origin(call.inputs[0])->node();
-      while (has_integer_form(node)) {
-        if (const Call* maker = maker_of(node->input(0))) {
-          found_.try_emplace(maker->layer);
-          break;
-        }
-        node = origin(node->input(0))->node();
+    if (dynamic_cast<nn::QuantStubImpl*>(call.layer)) quantize_behind(call.inputs[0]);
+  }
+
+  // Quantizes what a value that is quantized is made of, where operators with an integer form make
+  // it.
+  void quantize_behind(jit::Value* value) {
+    for (jit::Node* node = origin(value)->node(); has_integer_form(node) || normalizes(node);) {
+      jit::Value* source = node->input(0);
+      if (const Call* maker = maker_of(source)) {
+        // A program normalizes what a layer makes before it is rounded, where nobody else reads it.
+        const bool unrounded =
+            normalizes(node) && makers_.contains(source) && source->uses().size() == 1;
+        if (!unrounded) found_.try_emplace(maker->layer);
+        return;
       }
+      node = origin(source)->node();
     }
   }
 
@@ -281,9 +301,17 @@ class Quantization {
     return add.inputs[0] == add.inputs[1] ? nullptr : fused;
   }
 
+  // Whether a layer quantizes what it reads itself.
+  static bool is_dynamic(const Call& call) {
+    const auto* linear = dynamic_cast<nn::LinearImpl*>(call.layer);
+    return linear && linear->is_dynamic();
+  }
+
   static bool can_add(const Call& call) {
-    const bool adds = dynamic_cast<nn::WeightedLayer*>(call.layer) &&
+    const bool adds = dynamic_cast<nn::WeightedLayer*>(call.layer) && !is_dynamic(call) &&
+                      !dynamic_cast<nn::ConvTranspose1dImpl*>(call.layer) &&
                       !dynamic_cast<nn::ConvTranspose2dImpl*>(call.layer) &&
+                      !dynamic_cast<nn::ConvTranspose3dImpl*>(call.layer) &&
                       !dynamic_cast<nn::EmbeddingImpl*>(call.layer);
     return adds && call.layer->settings.relu == nn::Relu::kNone;
   }

@@ -26,25 +26,29 @@ struct PrepareOptions {
 
 // Turns a float model, in place, into one that trains with quantized weights and activations.
 //
-// Layers: in each torch::nn::Sequential, Conv1d, Conv2d, Conv3d, ConvTranspose2d and Linear, with
-// the BatchNorm2d (of a Conv2d) and the ReLU or ReLU6 behind them, and Embedding become layers of
-// qatx::nn, under the path of the convolution or linear layer; what was fused is an Identity then.
-// A Sequential calls its layers itself; a layer that other code calls by its type (a member, an
-// element of a ModuleList or ModuleDict) cannot be swapped and is an error that says what to write:
-// put it into a Sequential, or write it as a layer of qatx::nn. Containers are searched, to any
-// depth.
+// Layers: in each torch::nn::Sequential, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d,
+// ConvTranspose3d and Linear, with the BatchNorm2d (of a Conv2d) and the ReLU or ReLU6 behind them,
+// and Embedding become layers of qatx::nn, under the path of the convolution or linear layer; what
+// was fused is an Identity then. A Sequential calls its layers itself; a layer that other code
+// calls by its type (a member, an element of a ModuleList or ModuleDict) cannot be swapped and is
+// an error that says what to write: put it into a Sequential, or write it as a layer of qatx::nn.
+// Containers are searched, to any depth.
 //
 // Values: a value is quantized where it is made, once, if a convolution, a linear layer or an
 // addition reads it, directly or behind operators that keep values (max pooling, reshaping,
 // dropout, ...). C++ cannot put operators into a forward, so a value must be made by a layer of
 // qatx::nn: an addition is written as qatx::nn::Add, a product as Mul, a concatenation as Cat, and
-// what comes from the outside, from an average pooling or from an activation function goes through
-// a QuantStub, all made with quantize_output(false), with which they are plain float operators
-// until they are prepared. Attention is written as qatx::nn::ScaledDotProductAttention, made with
-// quantize_probabilities(false); its key and value are quantized symmetrically, because they take
-// the place of weights. One operand of an Add that is the output of a convolution or linear layer
-// and is used nowhere else stays in float, because the addition is then done inside that layer. The
-// model's outputs are not quantized.
+// what comes from the outside, from an average pooling, an activation function, a softmax or a
+// layer normalization goes through a QuantStub, all made with quantize_output(false), with which
+// they are plain float operators until they are prepared. Attention is written as
+// qatx::nn::ScaledDotProductAttention, made with quantize_probabilities(false); its key and value
+// are quantized symmetrically, because they take the place of weights. One operand of an Add that
+// is the output of a convolution or linear layer and is used nowhere else stays in float, because
+// the addition is then done inside that layer. So does what only a softmax or a layer normalization
+// reads. The model's outputs are not quantized.
+//
+// With ActivationQuantizer::kDynamic linear layers quantize what they read themselves, row by row,
+// so that nothing need be written for them; and what has no weight (Add, attention) stays float.
 //
 // - model: float32, not prepared. Optimizers have to be made after this.
 // - example_inputs: forward's arguments; it runs once with them, to see which layers read what.

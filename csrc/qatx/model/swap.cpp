@@ -43,8 +43,14 @@ const char* twin_of(Module& module) {
     const bool is_plain = !options.max_norm() && !options.sparse() && !options.scale_grad_by_freq();
     return is_plain ? "Embedding" : nullptr;
   }
+  if (const auto* conv = exactly<torch::nn::ConvTranspose1dImpl>(module)) {
+    return pads_with_zeros(*conv) ? "ConvTranspose1d" : nullptr;
+  }
   if (const auto* conv = exactly<torch::nn::ConvTranspose2dImpl>(module)) {
-    return pads_with_zeros(*conv) && conv->options.groups() == 1 ? "ConvTranspose2d" : nullptr;
+    return pads_with_zeros(*conv) ? "ConvTranspose2d" : nullptr;
+  }
+  if (const auto* conv = exactly<torch::nn::ConvTranspose3dImpl>(module)) {
+    return pads_with_zeros(*conv) ? "ConvTranspose3d" : nullptr;
   }
   return exactly<torch::nn::LinearImpl>(module) ? "Linear" : nullptr;
 }
@@ -73,7 +79,13 @@ AnyModule quantized(Module& layer, const std::shared_ptr<torch::nn::BatchNorm2dI
   if (const auto* table = exactly<torch::nn::EmbeddingImpl>(layer)) {
     return AnyModule(nn::from_float(*table, settings));
   }
+  if (const auto* conv = exactly<torch::nn::ConvTranspose1dImpl>(layer)) {
+    return AnyModule(nn::from_float(*conv, settings));
+  }
   if (const auto* conv = exactly<torch::nn::ConvTranspose2dImpl>(layer)) {
+    return AnyModule(nn::from_float(*conv, settings));
+  }
+  if (const auto* conv = exactly<torch::nn::ConvTranspose3dImpl>(layer)) {
     return AnyModule(nn::from_float(*conv, settings));
   }
   return AnyModule(nn::from_float(*exactly<torch::nn::LinearImpl>(layer), settings));

@@ -49,7 +49,7 @@ std::string Verification::verdict() const {
     largest = std::max(largest, row.largest);
     share = std::max(share, static_cast<double>(row.different) / static_cast<double>(row.elements));
   }
-  if (compared == 0) return "Nothing runs in integers: there is nothing to compare.";
+  if (compared == 0 && !rows.empty()) return "Nothing runs in integers: there is nothing to compare.";
   if (const VerificationRow* wrong = first_different()) {
     return fmt::format("Different: first at {}, where {} of {} codes differ, by up to {}.",
                        wrong->name, with_commas(wrong->different), with_commas(wrong->elements),
@@ -60,6 +60,12 @@ std::string Verification::verdict() const {
         "Different: no quantized value shows why, but the outputs agree to {:.1f} dB only, less "
         "than {:.0f} dB.",
         outputs_sqnr, kLeastOutputsSqnr);
+  }
+  if (rows.empty()) {
+    return fmt::format(
+        "Equal as far as the outputs tell, which agree to {:.1f} dB: no value between layers has a "
+        "scale of its own.",
+        outputs_sqnr);
   }
   if (share == 0.0) return fmt::format("Equal: no code differs in {} quantized values.", compared);
   return fmt::format(

@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "qatx/model/comparison.h"
+#include "qatx/model/fake_quantizes.h"
 #include "qatx/nn/fake_quantize.h"
 #include "qatx/nn/listener.h"
 
@@ -29,6 +30,7 @@ class Values : public nn::Listener {
 }  // namespace
 
 Verification verify(const Model& model, torch::jit::Module converted, const Batches& data) {
+  check_calibrated("qatx.verify", model.module());
   const at::NoGradGuard no_grad;
   const EvaluationMode evaluation(model.module());
   const ModulePaths paths = paths_of(model.module());

@@ -13,7 +13,7 @@ namespace qatx {
 // Both run on the data in evaluation mode. Each value that the model quantizes is compared with the
 // codes that the converted model holds for it. The trained model adds its products in float32, the
 // converted one exactly, so single codes on the border between two may differ. Throws c10::Error
-// (ValueError) where data is empty or the model has no quantization.
+// (ValueError) where data is empty or the model has no quantization or is not calibrated.
 C10_EXPORT Verification verify(const Model& model, torch::jit::Module converted,
                                const Batches& data);
 

@@ -45,6 +45,10 @@ using Conv3dOptions = ConvOptions<3>;
 
 namespace detail {
 
+// The weight of a transposed convolution, whose output channels come second in each group, with
+// these first; or back.
+C10_EXPORT at::Tensor exchange_channels(const at::Tensor& weight, int64_t groups);
+
 // What all convolutions have in common. `options` are those of torch::nn.
 template <size_t D, class Derived>
 class C10_EXPORT ConvImpl : public torch::nn::ConvNdImpl<D, Derived>, public WeightedLayer {
@@ -81,9 +85,10 @@ class C10_EXPORT ConvImpl : public torch::nn::ConvNdImpl<D, Derived>, public Wei
 
  private:
   void register_fake_quantizes() {
-    // Scales belong to output channels, which come second in transposed weights.
-    register_weight(*this, this->options.transposed() ? this->weight.transpose(0, 1).sizes()
-                                                      : this->weight.sizes());
+    // Scales belong to output channels.
+    register_weight(*this, this->options.transposed()
+                               ? exchange_channels(this->weight, this->options.groups()).sizes()
+                               : this->weight.sizes());
     register_output();
   }
 };
@@ -138,30 +143,62 @@ class C10_EXPORT Conv3dImpl : public detail::ConvImpl<3, Conv3dImpl> {
 };
 TORCH_MODULE(Conv3d);
 
-// Options of ConvTranspose2d: those of torch::nn without groups, and LayerOptions.
-struct C10_EXPORT ConvTranspose2dOptions : LayerOptions<ConvTranspose2dOptions> {
-  ConvTranspose2dOptions(int64_t in_channels, int64_t out_channels,
-                         torch::ExpandingArray<2> kernel_size)
+// Options of ConvTranspose1d, ConvTranspose2d and ConvTranspose3d: those of torch::nn, and
+// LayerOptions.
+template <size_t D>
+struct ConvTransposeOptions : LayerOptions<ConvTransposeOptions<D>> {
+  ConvTransposeOptions(int64_t in_channels, int64_t out_channels,
+                       torch::ExpandingArray<D> kernel_size)
       : in_channels_(in_channels), out_channels_(out_channels), kernel_size_(kernel_size) {}
 
   TORCH_ARG(int64_t, in_channels);
   TORCH_ARG(int64_t, out_channels);
-  TORCH_ARG(torch::ExpandingArray<2>, kernel_size);
-  TORCH_ARG(torch::ExpandingArray<2>, stride) = 1;
-  TORCH_ARG(torch::ExpandingArray<2>, padding) = 0;
-  TORCH_ARG(torch::ExpandingArray<2>, output_padding) = 0;
-  TORCH_ARG(torch::ExpandingArray<2>, dilation) = 1;
+  TORCH_ARG(torch::ExpandingArray<D>, kernel_size);
+  TORCH_ARG(torch::ExpandingArray<D>, stride) = 1;
+  TORCH_ARG(torch::ExpandingArray<D>, padding) = 0;
+  TORCH_ARG(torch::ExpandingArray<D>, output_padding) = 0;
+  TORCH_ARG(torch::ExpandingArray<D>, dilation) = 1;
+  TORCH_ARG(int64_t, groups) = 1;
   TORCH_ARG(bool, bias) = true;
 
  public:
-  torch::nn::detail::ConvNdOptions<2> torch_options() const;
+  torch::nn::detail::ConvNdOptions<D> torch_options() const {
+    return torch::nn::detail::ConvNdOptions<D>(in_channels(), out_channels(), kernel_size())
+        .stride(stride())
+        .padding(padding())
+        .output_padding(output_padding())
+        .dilation(dilation())
+        .groups(groups())
+        .bias(bias())
+        .transposed(true);
+  }
 };
+using ConvTranspose1dOptions = ConvTransposeOptions<1>;
+using ConvTranspose2dOptions = ConvTransposeOptions<2>;
+using ConvTranspose3dOptions = ConvTransposeOptions<3>;
+
+// torch::nn::ConvTranspose1d with a quantized weight, then an optional ReLU, then a quantized
+// output.
+//
+// Takes float32 [N, Cin, L], whose values should be quantized already. Returns float32
+// [N, Cout, L'].
+class C10_EXPORT ConvTranspose1dImpl : public detail::ConvImpl<1, ConvTranspose1dImpl> {
+ public:
+  static constexpr const char* kName = "ConvTranspose1d";
+
+  ConvTranspose1dImpl(int64_t in_channels, int64_t out_channels,
+                      torch::ExpandingArray<1> kernel_size)
+      : ConvTranspose1dImpl(ConvTranspose1dOptions(in_channels, out_channels, kernel_size)) {}
+  explicit ConvTranspose1dImpl(const ConvTranspose1dOptions& options_);
+  at::Tensor forward(const at::Tensor& input);
+};
+TORCH_MODULE(ConvTranspose1d);
 
 // torch::nn::ConvTranspose2d with a quantized weight, then an optional ReLU, then a quantized
 // output.
 //
-// Takes float32 [N, Cin, H, W], whose values should be quantized already. Returns float32 [N, Cout,
-// H', W'].
+// Takes float32 [N, Cin, H, W], whose values should be quantized already. Returns float32
+// [N, Cout, H', W'].
 class C10_EXPORT ConvTranspose2dImpl : public detail::ConvImpl<2, ConvTranspose2dImpl> {
  public:
   static constexpr const char* kName = "ConvTranspose2d";
@@ -174,13 +211,34 @@ class C10_EXPORT ConvTranspose2dImpl : public detail::ConvImpl<2, ConvTranspose2
 };
 TORCH_MODULE(ConvTranspose2d);
 
+// torch::nn::ConvTranspose3d with a quantized weight, then an optional ReLU, then a quantized
+// output.
+//
+// Takes float32 [N, Cin, D, H, W], whose values should be quantized already. Returns float32
+// [N, Cout, D', H', W'].
+class C10_EXPORT ConvTranspose3dImpl : public detail::ConvImpl<3, ConvTranspose3dImpl> {
+ public:
+  static constexpr const char* kName = "ConvTranspose3d";
+
+  ConvTranspose3dImpl(int64_t in_channels, int64_t out_channels,
+                      torch::ExpandingArray<3> kernel_size)
+      : ConvTranspose3dImpl(ConvTranspose3dOptions(in_channels, out_channels, kernel_size)) {}
+  explicit ConvTranspose3dImpl(const ConvTranspose3dOptions& options_);
+  at::Tensor forward(const at::Tensor& input);
+};
+TORCH_MODULE(ConvTranspose3d);
+
 // The quantized twin of a float layer: it takes over the parameters themselves, the device and the
-// mode. Throws c10::Error (ValueError) where the layer pads with something else than zeros, is not
-// float32, or, transposed, has groups.
+// mode. Throws c10::Error (ValueError) where the layer pads with something else than zeros or is
+// not float32.
 C10_EXPORT Conv1d from_float(const torch::nn::Conv1dImpl& conv, const LayerSettings& settings = {});
 C10_EXPORT Conv2d from_float(const torch::nn::Conv2dImpl& conv, const LayerSettings& settings = {});
 C10_EXPORT Conv3d from_float(const torch::nn::Conv3dImpl& conv, const LayerSettings& settings = {});
+C10_EXPORT ConvTranspose1d from_float(const torch::nn::ConvTranspose1dImpl& conv,
+                                      const LayerSettings& settings = {});
 C10_EXPORT ConvTranspose2d from_float(const torch::nn::ConvTranspose2dImpl& conv,
+                                      const LayerSettings& settings = {});
+C10_EXPORT ConvTranspose3d from_float(const torch::nn::ConvTranspose3dImpl& conv,
                                       const LayerSettings& settings = {});
 
 }  // namespace qatx::nn

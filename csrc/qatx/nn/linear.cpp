@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "qatx/nn/listener.h"
+#include "qatx/ops/dynamic_fake_quantize.h"
 
 namespace qatx::nn {
 
@@ -17,8 +18,18 @@ LinearImpl::LinearImpl(LinearOptions options_)
 
 at::Tensor LinearImpl::forward(const at::Tensor& input) {
   return tell(*this, input, [&] {
-    return finish(at::linear(input, weight_fake_quantize->forward(weight), bias));
+    const at::Tensor x =
+        is_dynamic() ? std::get<0>(dynamic_fake_quantize(input, dynamic_quant_max())) : input;
+    return finish(at::linear(x, weight_fake_quantize->forward(weight), bias));
   });
+}
+
+bool LinearImpl::is_dynamic() const {
+  return settings.qconfig.activation_quantizer() == ActivationQuantizer::kDynamic;
+}
+
+int64_t LinearImpl::dynamic_quant_max() const {
+  return QuantSpec(settings.qconfig.activation().bits(), true, true).quant_max();
 }
 
 void LinearImpl::reset() {

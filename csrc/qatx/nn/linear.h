@@ -18,8 +18,9 @@ struct C10_EXPORT LinearOptions : LayerOptions<LinearOptions> {
 
 // torch::nn::Linear with a quantized weight, then an optional ReLU, then a quantized output.
 //
-// Takes float32 [..., in_features], whose values should be quantized already: by the layer that
-// made them or by a QuantStub. Returns float32 [..., out_features].
+// Takes float32 [..., in_features], whose values should be quantized already, by the layer that
+// made them or by a QuantStub; but with ActivationQuantizer::kDynamic the layer quantizes each row
+// that it reads itself (dynamic_fake_quantize). Returns float32 [..., out_features].
 class C10_EXPORT LinearImpl : public torch::nn::Cloneable<LinearImpl>, public WeightedLayer {
  public:
   LinearImpl(int64_t in_features, int64_t out_features)
@@ -27,6 +28,8 @@ class C10_EXPORT LinearImpl : public torch::nn::Cloneable<LinearImpl>, public We
   explicit LinearImpl(LinearOptions options_);
 
   at::Tensor forward(const at::Tensor& input);
+  // Whether the layer quantizes what it reads.
+  bool is_dynamic() const;
   void reset() override;
   // As torch::nn::Linear does: uniform within 1 / sqrt(in_features).
   void reset_parameters();
@@ -37,6 +40,9 @@ class C10_EXPORT LinearImpl : public torch::nn::Cloneable<LinearImpl>, public We
   LinearOptions options;
   at::Tensor weight;
   at::Tensor bias;
+
+ private:
+  int64_t dynamic_quant_max() const;
 };
 TORCH_MODULE(Linear);
 

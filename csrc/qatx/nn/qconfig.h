@@ -24,6 +24,10 @@ enum class ActivationQuantizer {
   kFixed,
   kMovingAverage,  // a moving average of the range
   kPact,           // a learned clipping point behind a ReLU or ReLU6, kLsq elsewhere
+  kDynamic,        // linear layers quantize each row (token) that they read by its own range, which
+                   // is found when it is there: symmetrically, with the bits of `activation`. What
+                   // has no weight stays float in qatx::prepare, unless a convolution reads it;
+                   // kLsq elsewhere
 };
 
 // What qatx::prepare and the modules of qatx::nn quantize with:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
@@ -14,7 +15,9 @@ from typing_extensions import Self
 from qatx.nn._layer import Device, ProductLayer, Relu
 from qatx.qconfig import QConfig
 
-_Float: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d
+_Float: TypeAlias = (
+    nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+)
 _ARGUMENTS = (
     "in_channels",
     "out_channels",
@@ -223,7 +226,100 @@ class Conv3d(_Conv, nn.Conv3d):
         self._init_output(qconfig, relu, quantize_output, device)
 
 
-class ConvTranspose2d(_Conv, nn.ConvTranspose2d):
+class _ConvTranspose(_Conv):
+    """What transposed convolutions have in common.
+
+    The weight's output channels come second, in each group; its scales belong to them.
+    """
+
+    _arguments = (*_ARGUMENTS, "output_padding")
+    _function: Callable[..., Tensor]  # of torch.nn.functional
+
+    groups: int
+
+    def _deployed_weight(self) -> Tensor:
+        return self._exchange_channels(self.weight)
+
+    @torch.no_grad()
+    def _set_deployed_weight(self, weight: Tensor) -> None:
+        self.weight.copy_(self._exchange_channels(weight))
+
+    def _exchange_channels(self, weight: Tensor) -> Tensor:
+        """From output channels first to input channels first, or back."""
+        if self.groups == 1:
+            return weight.transpose(0, 1)
+        groups: Tensor = weight.unflatten(0, (self.groups, -1))
+        return groups.transpose(1, 2).flatten(0, 1)
+
+    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        assert isinstance(self, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
+        return type(self)._function(
+            x,
+            self._exchange_channels(weight),
+            bias,
+            self.stride,
+            self.padding,
+            self.output_padding,
+            self.groups,
+            self.dilation,
+        )
+
+
+class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):
+    """`torch.nn.ConvTranspose1d` with a quantized weight, an optional ReLU and a quantized output.
+
+    Takes float32 `[N, Cin, L]`, whose values should be quantized already: by the layer that made
+    them or by a `FakeQuantize`.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, bias, dilation,
+            groups, device: As in `torch.nn.ConvTranspose1d`.
+        qconfig: How to quantize; None for `QConfig()`.
+        relu: False, True or "relu6".
+        quantize_output: Whether the output is quantized.
+    """
+
+    _function = staticmethod(F.conv_transpose1d)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _size_1_t,
+        stride: _size_1_t = 1,
+        padding: _size_1_t = 0,
+        output_padding: _size_1_t = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: _size_1_t = 1,
+        *,
+        device: Device = None,
+        qconfig: QConfig | None = None,
+        relu: Relu = False,
+        quantize_output: bool = True,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            output_padding=output_padding,
+            groups=groups,
+            bias=bias,
+            dilation=dilation,
+            device=device,
+        )
+        qconfig = qconfig or QConfig()
+        self._init_weight(qconfig, self._exchange_channels(self.weight).shape, device)
+        self._init_output(qconfig, relu, quantize_output, device)
+
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # noqa: A002
+        """Returns float32 `[N, Cout, L']`."""
+        return self._run_deployed(input)
+
+
+class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d` with a quantized weight, an optional ReLU and a quantized output.
 
     Takes float32 `[N, Cin, H, W]`, whose values should be quantized already: by the layer that made
@@ -237,7 +333,7 @@ class ConvTranspose2d(_Conv, nn.ConvTranspose2d):
         quantize_output: Whether the output is quantized.
     """
 
-    _arguments = (*_ARGUMENTS, "output_padding")
+    _function = staticmethod(F.conv_transpose2d)
 
     def __init__(
         self,
@@ -276,31 +372,56 @@ class ConvTranspose2d(_Conv, nn.ConvTranspose2d):
         """Returns float32 `[N, Cout, H', W']`."""
         return self._run_deployed(input)
 
-    # The weight's output channels come second, in each group; its scales belong to them.
 
-    def _deployed_weight(self) -> Tensor:
-        return self._exchange_channels(self.weight)
+class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):
+    """`torch.nn.ConvTranspose3d` with a quantized weight, an optional ReLU and a quantized output.
 
-    @torch.no_grad()
-    def _set_deployed_weight(self, weight: Tensor) -> None:
-        self.weight.copy_(self._exchange_channels(weight))
+    Takes float32 `[N, Cin, D, H, W]`, whose values should be quantized already: by the layer that
+    made them or by a `FakeQuantize`.
 
-    def _exchange_channels(self, weight: Tensor) -> Tensor:
-        """From output channels first to input channels first, or back."""
-        if self.groups == 1:
-            return weight.transpose(0, 1)
-        groups: Tensor = weight.unflatten(0, (self.groups, -1))
-        return groups.transpose(1, 2).flatten(0, 1)
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, output_padding, bias, dilation,
+            groups, device: As in `torch.nn.ConvTranspose3d`.
+        qconfig: How to quantize; None for `QConfig()`.
+        relu: False, True or "relu6".
+        quantize_output: Whether the output is quantized.
+    """
 
-    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        assert not isinstance(self.padding, str)
-        return F.conv_transpose2d(
-            x,
-            self._exchange_channels(weight),
-            bias,
-            self.stride,
-            self.padding,
-            self.output_padding,
-            self.groups,
-            self.dilation,
+    _function = staticmethod(F.conv_transpose3d)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _size_3_t,
+        stride: _size_3_t = 1,
+        padding: _size_3_t = 0,
+        output_padding: _size_3_t = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: _size_3_t = 1,
+        *,
+        device: Device = None,
+        qconfig: QConfig | None = None,
+        relu: Relu = False,
+        quantize_output: bool = True,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            output_padding=output_padding,
+            groups=groups,
+            bias=bias,
+            dilation=dilation,
+            device=device,
         )
+        qconfig = qconfig or QConfig()
+        self._init_weight(qconfig, self._exchange_channels(self.weight).shape, device)
+        self._init_output(qconfig, relu, quantize_output, device)
+
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # noqa: A002
+        """Returns float32 `[N, Cout, D', H', W']`."""
+        return self._run_deployed(input)

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from qatx.nn._layer import Device, Relu
-from qatx.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose2d, _Conv, _Float
+from qatx.nn.conv import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    _Conv,
+    _Float,
+)
 from qatx.qconfig import QConfig
 
 _BatchNorm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
@@ -182,6 +191,17 @@ class ConvBn3d(_ConvBn, Conv3d):
     _batch_norm = nn.BatchNorm3d
 
 
+class ConvTransposeBn1d(_ConvBn, ConvTranspose1d):
+    """`ConvTranspose1d` with batch normalization folded into its weight, as `ConvBn2d`."""
+
+    _batch_norm = nn.BatchNorm1d
+
+    # nn.ConvTranspose1d's has an argument more.
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # noqa: A002
+        """Returns float32 `[N, Cout, L']`."""
+        return _ConvBn.forward(self, input)
+
+
 class ConvTransposeBn2d(_ConvBn, ConvTranspose2d):
     """`ConvTranspose2d` with batch normalization folded into its weight, as `ConvBn2d`."""
 
@@ -193,10 +213,23 @@ class ConvTransposeBn2d(_ConvBn, ConvTranspose2d):
         return _ConvBn.forward(self, input)
 
 
+class ConvTransposeBn3d(_ConvBn, ConvTranspose3d):
+    """`ConvTranspose3d` with batch normalization folded into its weight, as `ConvBn2d`."""
+
+    _batch_norm = nn.BatchNorm3d
+
+    # nn.ConvTranspose3d's has an argument more.
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # noqa: A002
+        """Returns float32 `[N, Cout, D', H', W']`."""
+        return _ConvBn.forward(self, input)
+
+
 #: For `prepare`: the layer of `qatx.nn` that holds a convolution and its batch normalization.
 CONV_BN: dict[tuple[type[nn.Module], type[nn.Module]], type[_ConvBn]] = {
     (nn.Conv1d, nn.BatchNorm1d): ConvBn1d,
     (nn.Conv2d, nn.BatchNorm2d): ConvBn2d,
     (nn.Conv3d, nn.BatchNorm3d): ConvBn3d,
+    (nn.ConvTranspose1d, nn.BatchNorm1d): ConvTransposeBn1d,
     (nn.ConvTranspose2d, nn.BatchNorm2d): ConvTransposeBn2d,
+    (nn.ConvTranspose3d, nn.BatchNorm3d): ConvTransposeBn3d,
 }

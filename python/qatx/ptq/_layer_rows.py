@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qatx.nn._layer import ProductLayer
+from qatx.nn.linear import Linear
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_Transposed: TypeAlias = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+_Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | _Transposed
 
 _AT_ONCE = 2**24  # elements
 
@@ -30,10 +36,11 @@ def rows_of(layer: ProductLayer, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor,
     Yields:
         `[n, groups, inputs, rows]` and `[n, groups, outputs, rows]` of some samples at a time.
     """
-    if isinstance(layer, nn.Linear):
+    if isinstance(layer, Linear):
+        x = layer._factor_of(x)
         yield x.reshape(-1, 1, x.shape[-1], 1), y.reshape(-1, 1, y.shape[-1], 1)
         return
-    assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d))
+    assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED))
     spatial = len(layer.kernel_size)
     if x.dim() == spatial + 1:  # no batch
         x, y = x[None], y[None]
@@ -49,33 +56,38 @@ def rows_of(layer: ProductLayer, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor,
         )
 
 
-def _unfold(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d, x: Tensor) -> Tensor:
+def _unfold(layer: _Convolution, x: Tensor) -> Tensor:
     """Patches `[N, channels * taps, positions]`, in the order of the weight's elements."""
-    if isinstance(layer, nn.ConvTranspose2d):
+    if isinstance(layer, _TRANSPOSED):
         return _unfold_transposed(layer, x)
-    x = F.pad(x, layer._reversed_padding_repeated_twice)
-    if isinstance(layer, nn.Conv2d):
-        return F.unfold(x, layer.kernel_size, layer.dilation, stride=layer.stride)
-    spatial = len(layer.kernel_size)
+    return _windows(layer, F.pad(x, layer._reversed_padding_repeated_twice), layer.stride)
+
+
+def _windows(layer: _Convolution, x: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """What a layer's kernel covers of images that hold their padding."""
+    if len(stride) == 2:
+        return F.unfold(x, layer.kernel_size, layer.dilation, stride=stride)
+    spatial = len(stride)
     for d in range(spatial):
         span = layer.dilation[d] * (layer.kernel_size[d] - 1) + 1
-        x = x.unfold(2 + d, span, layer.stride[d])  # the window's elements come last
+        x = x.unfold(2 + d, span, stride[d])  # the window's elements come last
         taps = torch.arange(0, span, layer.dilation[d], device=x.device)
         x = x.index_select(-1, taps)
     windows, places = range(2 + spatial, 2 + 2 * spatial), range(2, 2 + spatial)
     return x.permute(0, 1, *windows, *places).flatten(2 + spatial).flatten(1, 1 + spatial)
 
 
-def _unfold_transposed(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+def _unfold_transposed(layer: _Transposed, x: Tensor) -> Tensor:
     """It convolves its input, spread out with zeros in between, with its weight turned around."""
     n, channels = x.shape[:2]
     spread = [(size - 1) * step + 1 for size, step in zip(x.shape[2:], layer.stride, strict=True)]
     wide = x.new_zeros(n, channels, *spread)
-    wide[..., :: layer.stride[0], :: layer.stride[1]] = x
+    strided = tuple(slice(None, None, step) for step in layer.stride)
+    wide[(slice(None), slice(None), *strided)] = x
     padding: list[int] = []
-    for d in (1, 0):  # F.pad begins with the last dimension
+    for d in reversed(range(len(spread))):  # F.pad begins with the last dimension
         reach = layer.dilation[d] * (layer.kernel_size[d] - 1) - int(layer.padding[d])
         padding += [reach, reach + layer.output_padding[d]]
-    patches = F.unfold(F.pad(wide, padding), layer.kernel_size, layer.dilation)
+    patches = _windows(layer, F.pad(wide, padding), (1,) * len(spread))
     taps = patches.shape[1] // channels
     return patches.view(n, channels, taps, -1).flip(2).flatten(1, 2)

@@ -4,6 +4,7 @@
 #include <ATen/ops/_upsample_nearest_exact2d.h>
 #include <ATen/ops/adaptive_avg_pool2d.h>
 #include <ATen/ops/amax.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/avg_pool2d.h>
 #include <ATen/ops/avg_pool3d.h>
 #include <ATen/ops/bmm.h>
@@ -14,8 +15,11 @@
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/conv3d.h>
 #include <ATen/ops/conv_transpose2d.h>
+#include <ATen/ops/conv_transpose3d.h>
 #include <ATen/ops/exp2.h>
 #include <ATen/ops/full_like.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/isnan.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/max_pool2d.h>
 #include <ATen/ops/max_pool3d.h>
@@ -143,7 +147,8 @@ class Network {
     return layer(std::move(node), x, weight, at::round(sums), {1, -1, 1, 1, 1}, with_residual);
   }
 
-  struct ConvTranspose2dOptions {
+  // By dimension: two of an image, three of a volume.
+  struct ConvTransposeOptions {
     int64_t out_channels;
     Sizes kernel;
     Sizes stride;
@@ -153,10 +158,12 @@ class Network {
     int64_t groups = 1;
   };
 
-  Tensor conv_transpose2d(const Tensor& x, const ConvTranspose2dOptions& o) {
-    const at::Tensor weight =
-        random_weight({o.out_channels, x.expected.size(1) / o.groups, o.kernel[0], o.kernel[1]});
-    Node node{.op = "conv_transpose2d",
+  Tensor conv_transpose(const Tensor& x, const ConvTransposeOptions& o) {
+    const bool is_volume = o.kernel.size() == 3;
+    Sizes sizes{o.out_channels, x.expected.size(1) / o.groups};
+    sizes.insert(sizes.end(), o.kernel.begin(), o.kernel.end());
+    const at::Tensor weight = random_weight(sizes);
+    Node node{.op = is_volume ? "conv_transpose3d" : "conv_transpose2d",
               .inputs = {x.value},
               .ints = {{"stride", o.stride},
                        {"dilation", o.dilation},
@@ -164,10 +171,15 @@ class Network {
                        {"output_padding", o.output_padding},
                        {"groups", {o.groups}}}};
     const at::Tensor by_group = weight.to(at::kDouble).unflatten(0, {o.groups, -1});
-    const at::Tensor sums =
-        at::conv_transpose2d(x.steps(), by_group.transpose(1, 2).flatten(0, 1), {}, o.stride,
-                             o.padding, o.output_padding, o.groups, o.dilation);
-    return layer(std::move(node), x, weight, at::round(sums), {1, -1, 1, 1}, false);
+    const at::Tensor taken = by_group.transpose(1, 2).flatten(0, 1);
+    const at::Tensor sums = is_volume
+                                ? at::conv_transpose3d(x.steps(), taken, {}, o.stride, o.padding,
+                                                       o.output_padding, o.groups, o.dilation)
+                                : at::conv_transpose2d(x.steps(), taken, {}, o.stride, o.padding,
+                                                       o.output_padding, o.groups, o.dilation);
+    Sizes view(o.kernel.size() + 2, 1);
+    view[1] = -1;
+    return layer(std::move(node), x, weight, at::round(sums), view, false);
   }
 
   // Keeps the dimensions.
@@ -182,6 +194,31 @@ class Network {
     const at::Tensor weight = random_weight({out_features, x.expected.size(-1)});
     return layer({.op = "linear", .inputs = {x.value}}, x, weight,
                  at::linear(x.steps(), weight.to(at::kDouble)), {-1}, with_residual);
+  }
+
+  // Rows along the last dimension, or the channels of an image.
+  Tensor dynamic_linear(const Tensor& x, int64_t out_features) {
+    const DynamicRows rows(x, random.integer(1, 127));
+    const at::Tensor weight = random_weight({out_features, rows.codes.size(-1)});
+    const at::Tensor weight_scale = random_floats(random, {out_features}, 0.001f, 0.02f);
+    const at::Tensor bias = random_floats(random, {out_features}, -3.0f, 3.0f);
+    const at::Tensor sums =
+        at::linear(rows.codes.to(at::kDouble), weight.to(at::kDouble)).to(at::kFloat);
+    const at::Tensor product = sums * weight_scale;
+    const at::Tensor scaled = product * rows.scale;
+    Node node{.op = "dynamic_linear",
+              .inputs = {x.value},
+              .ints = {{"quant_max", {rows.quant_max}}},
+              .tensors = {{"weight", weight}, {"weight_scale", weight_scale}, {"bias", bias}}};
+    return finish(std::move(node), rows.as_x(scaled + bias));
+  }
+
+  Tensor dynamic_fake_quantize(const Tensor& x) {
+    const DynamicRows rows(x, random.integer(1, 127));
+    Node node{.op = "dynamic_fake_quantize",
+              .inputs = {x.value},
+              .ints = {{"quant_max", {rows.quant_max}}}};
+    return {add_node(graph_, std::move(node)), rows.as_x(rows.codes * rows.scale), std::nullopt};
   }
 
   Tensor add(const Tensor& a, const Tensor& b) {
@@ -294,16 +331,24 @@ class Network {
     return {add_node(graph_, std::move(node), x.q), at::amax(x.expected, dims, true), x.q};
   }
 
-  // A function of one value that is random, with some NaN and infinities.
-  Tensor table(const Tensor& x) {
-    at::Tensor values = random_floats(random, {256}, -2.0f, 2.0f);
+  // A function of one value that is random, with some NaN and infinities; another one for each
+  // index along an axis, where there is one.
+  Tensor table(const Tensor& x, std::optional<int64_t> axis = std::nullopt) {
+    const int64_t count = axis ? x.expected.size(*axis) : 1;
+    at::Tensor values = random_floats(random, {count, 256}, -2.0f, 2.0f);
     constexpr float kInf = std::numeric_limits<float>::infinity();
     for (const float special : {kInf, -kInf, std::numeric_limits<float>::quiet_NaN()}) {
-      if (random.chance(0.5)) values[random.integer(0, 255)] = special;
+      if (random.chance(0.5)) values[0][random.integer(0, 255)] = special;
     }
-    Node node{.op = "table", .inputs = {x.value}, .tensors = {{"values", values}}};
+    Node node{.op = "table",
+              .inputs = {x.value},
+              .tensors = {{"values", axis ? values : values.squeeze(0)}}};
+    if (axis) node.ints = {{"axis", {*axis}}};
     const at::Tensor codes = (x.steps() + x.q->zero_point).to(at::kLong);
-    return finish(std::move(node), values.index({codes}));
+    Sizes along(static_cast<size_t>(codes.dim()), 1);
+    if (axis) along[static_cast<size_t>(*axis)] = count;
+    const at::Tensor index = at::arange(count).view(along).expand_as(codes);
+    return finish(std::move(node), values.index({index, codes}));
   }
 
   // Windows of volumes, all settings by dimension; padding is the same on both sides.
@@ -638,6 +683,30 @@ class Network {
   }
 
  private:
+  // What quantizing each row by its own range makes of it, by rows.h.
+  struct DynamicRows {
+    DynamicRows(const Tensor& x, int64_t quant_max_)
+        : quant_max(quant_max_), is_image(x.expected.dim() == 4) {
+      const at::Tensor t = is_image ? x.expected.permute({0, 2, 3, 1}) : x.expected;
+      const at::Tensor size = at::where(at::isfinite(t), t.abs(), at::zeros_like(t));
+      const at::Tensor most = size.amax(-1, /*keepdim=*/true);
+      const at::Tensor exact = at::clamp(most.to(at::kDouble) / quant_max, 0x1p-126, 0x1p126);
+      scale = at::where(most == 0, at::ones_like(most), exact.to(at::kFloat));
+      const at::Tensor inverse = at::ones_like(scale) / scale;
+      codes = at::nan_to_num(at::clamp(at::round(t * inverse), -quant_max, quant_max), 0.0) + 0.0;
+      const at::Tensor lost = at::isnan(t).any(-1, /*keepdim=*/true);
+      scale = scale.masked_fill(lost, std::numeric_limits<double>::quiet_NaN());
+    }
+
+    // Rows of results, where x has those of its elements.
+    at::Tensor as_x(const at::Tensor& y) const { return is_image ? y.permute({0, 3, 1, 2}) : y; }
+
+    int64_t quant_max;
+    bool is_image;
+    at::Tensor codes;
+    at::Tensor scale;  // of one element for each row
+  };
+
   // Along the last dimension, which is kept, in 16 lanes that are then added in halves.
   static at::Tensor lane_sum(const at::Tensor& x) {
     const int64_t n = x.size(-1);

@@ -225,29 +225,35 @@ TEST(OperatorsTest, IndicesOutOfRange) {
   }
 }
 
+Network::Tensor random_conv_transpose(Network& network, size_t dimensions) {
+  auto& random = network.random;
+  Network::ConvTransposeOptions o{random_channels(network), {}, {}, {}, {}, {}};
+  for (size_t d = 0; d < dimensions; ++d) {
+    o.kernel.push_back(random.integer(1, 4));
+    o.stride.push_back(random.integer(1, 4));
+    o.dilation.push_back(random.integer(1, 3));
+  }
+  o.groups = random.chance(0.4) ? random.integer(2, 4) : 1;
+  o.out_channels *= o.groups;
+  Sizes sizes{random.integer(1, 3), random_channels(network) * o.groups};
+  for (size_t d = 0; d < dimensions; ++d) {
+    sizes.push_back(random.integer(1, dimensions == 3 ? 4 : 7));
+    o.output_padding.push_back(random.integer(0, std::max(o.stride[d], o.dilation[d]) - 1));
+    const int64_t size =
+        (sizes.back() - 1) * o.stride[d] + o.dilation[d] * (o.kernel[d] - 1) + o.output_padding[d];
+    o.padding.push_back(random.integer(0, std::min<int64_t>(3, size / 2)));
+  }
+  return network.conv_transpose(network.input(sizes), o);
+}
+
 TEST(OperatorsTest, ConvTranspose2d) {
-  check_networks(150, [](Network& network) {
-    auto& random = network.random;
-    Network::ConvTranspose2dOptions o{.out_channels = random_channels(network),
-                                      .kernel = random_pair(network, 1, 4),
-                                      .stride = random_pair(network, 1, 4),
-                                      .dilation = random_pair(network, 1, 3),
-                                      .padding = {0, 0},
-                                      .output_padding = {0, 0}};
-    o.groups = random.chance(0.4) ? random.integer(2, 4) : 1;
-    o.out_channels *= o.groups;
-    const auto x = network.input(random_image(network, random_channels(network) * o.groups, 1, 1));
-    for (size_t d = 0; d < 2; ++d) {
-      o.output_padding[d] = random.integer(0, std::max(o.stride[d], o.dilation[d]) - 1);
-      const int64_t size = (x.expected.size(static_cast<int64_t>(d) + 2) - 1) * o.stride[d] +
-                           o.dilation[d] * (o.kernel[d] - 1) + o.output_padding[d];
-      o.padding[d] = random.integer(0, std::min<int64_t>(3, size / 2));
-    }
-    return network.conv_transpose2d(x, o);
-  });
-  const Network::ConvTranspose2dOptions twice{70, {2, 2}, {2, 2}, {1, 1}, {0, 0}, {0, 0}};
-  check_networks(2,
-                 [&](Network& n) { return n.conv_transpose2d(n.input({2, 35, 24, 25}), twice); });
+  check_networks(150, [](Network& network) { return random_conv_transpose(network, 2); });
+  const Network::ConvTransposeOptions twice{70, {2, 2}, {2, 2}, {1, 1}, {0, 0}, {0, 0}};
+  check_networks(2, [&](Network& n) { return n.conv_transpose(n.input({2, 35, 24, 25}), twice); });
+}
+
+TEST(OperatorsTest, ConvTranspose3d) {
+  check_networks(60, [](Network& network) { return random_conv_transpose(network, 3); });
 }
 
 TEST(OperatorsTest, MeanAndGreatest) {
@@ -274,8 +280,9 @@ TEST(OperatorsTest, LayersThatThreadsShare) {
       .out_channels = 70, .kernel = {3, 3}, .padding = {1, 1, 1, 1}, .groups = 70};
   const Network::Conv2dOptions columns{.out_channels = 300, .kernel = {3, 3}};
   check_networks(2, [&](Network& n) { return n.conv2d(n.input({2, 35, 24, 25}), conv, true); });
-  check_networks(2,
-                 [&](Network& n) { return n.conv2d(n.input({2, 70, 40, 41}), depthwise, true); });
+  check_networks(2, [&](Network& n) {
+    return n.conv2d(n.input({2, 70, 40, 41}), depthwise, true);
+  });
   check_networks(2, [&](Network& n) { return n.conv2d(n.input({1, 130, 3, 4}), columns, true); });
   check_networks(2, [&](Network& n) { return n.linear(n.input({1, 1000}), 500, true); });
   check_networks(2, [&](Network& n) { return n.linear(n.input({300, 100}), 90, true); });
@@ -291,6 +298,36 @@ TEST(OperatorsTest, Linear) {
       sizes.push_back(random.integer(1, dimensions == 6 ? 3 : 15));
     sizes.push_back(random.chance(0.2) ? random.integer(60, 300) : random.integer(1, 20));
     return network.linear(network.input(sizes), random_channels(network), random.chance(0.4));
+  });
+}
+
+TEST(OperatorsTest, LinearOfRowsByTheirOwnRange) {
+  check_networks(120, [](Network& network) {
+    auto& random = network.random;
+    const int64_t k = random.chance(0.2) ? random.integer(60, 300) : random.integer(1, 20);
+    const int64_t out = random_channels(network);
+    switch (random.integer(0, 3)) {
+      case 0:
+        return network.dynamic_linear(network.input({k}), out);
+      case 1:
+        return network.dynamic_linear(network.input({random.integer(1, 40), k}), out);
+      case 2:
+        return network.dynamic_linear(network.float_scores(2, random.integer(1, 9), k), out);
+      default:
+        return network.dynamic_linear(network.input(random_image(network, k, 1, 1)), out);
+    }
+  });
+  check_networks(2, [](Network& n) { return n.dynamic_linear(n.input({200, 70}), 300); });
+}
+
+TEST(OperatorsTest, RowsByTheirOwnRange) {
+  check_networks(60, [](Network& network) {
+    auto& random = network.random;
+    const int64_t n = random_channels(network);
+    if (random.chance(0.3)) {
+      return network.dynamic_fake_quantize(network.input(random_image(network, n, 1, 1)));
+    }
+    return network.dynamic_fake_quantize(network.float_scores(2, random.integer(1, 9), n));
   });
 }
 
@@ -335,8 +372,9 @@ TEST(OperatorsTest, AddSubMulAndDiv) {
     const auto a = network.input(sizes);
     return combine(network, a, random.chance(0.1) ? a : network.input(sizes));
   });
-  check_networks(
-      1, [](Network& n) { return n.add(n.input({2, 16, 50, 50}), n.input({2, 16, 50, 50})); });
+  check_networks(1, [](Network& n) {
+    return n.add(n.input({2, 16, 50, 50}), n.input({2, 16, 50, 50}));
+  });
 }
 
 TEST(OperatorsTest, AddSubAndMulOfShapesThatBroadcast) {
@@ -354,12 +392,15 @@ TEST(OperatorsTest, AddSubAndMulOfShapesThatBroadcast) {
     return combine(network, network.input(swap ? b : a), network.input(swap ? a : b));
   });
   // By channel, by pixel, and both with threads that share the work.
-  check_networks(
-      2, [](Network& n) { return n.mul(n.input({3, 70, 24, 25}), n.input({3, 70, 1, 1})); });
-  check_networks(
-      2, [](Network& n) { return n.mul(n.input({2, 1, 60, 61}), n.input({2, 19, 60, 61})); });
-  check_networks(2,
-                 [](Network& n) { return n.add(n.input({1, 70, 40, 41}), n.input({70, 1, 1})); });
+  check_networks(2, [](Network& n) {
+    return n.mul(n.input({3, 70, 24, 25}), n.input({3, 70, 1, 1}));
+  });
+  check_networks(2, [](Network& n) {
+    return n.mul(n.input({2, 1, 60, 61}), n.input({2, 19, 60, 61}));
+  });
+  check_networks(2, [](Network& n) {
+    return n.add(n.input({1, 70, 40, 41}), n.input({70, 1, 1}));
+  });
 }
 
 TEST(OperatorsTest, Table) {
@@ -370,6 +411,18 @@ TEST(OperatorsTest, Table) {
     return network.table(network.input(sizes));
   });
   check_networks(2, [](Network& n) { return n.table(n.input({2, 16, 50, 50})); });
+}
+
+TEST(OperatorsTest, TableForEachIndexOfADimension) {
+  check_networks(120, [](Network& network) {
+    auto& random = network.random;
+    Sizes sizes;
+    for (int64_t d = random.integer(1, 5); d > 0; --d) sizes.push_back(random.integer(1, 7));
+    const int64_t axis = random.integer(0, static_cast<int64_t>(sizes.size()) - 1);
+    return network.table(network.input(sizes), axis);
+  });
+  check_networks(2, [](Network& n) { return n.table(n.input({2, 16, 50, 50}), 1); });
+  check_networks(2, [](Network& n) { return n.table(n.input({3, 16, 2000}), 1); });
 }
 
 Network::PoolOptions random_pool(Network& network) {
@@ -456,8 +509,9 @@ TEST(OperatorsTest, AdaptiveAvgPool2d) {
     const bool squeeze = size == Sizes{1, 1} && random.chance(0.5);
     return network.adaptive_avg_pool2d(network.input(image), size, squeeze);
   });
-  check_networks(
-      1, [](Network& n) { return n.adaptive_avg_pool2d(n.input({3, 100, 30, 31}), {1, 1}, true); });
+  check_networks(1, [](Network& n) {
+    return n.adaptive_avg_pool2d(n.input({3, 100, 30, 31}), {1, 1}, true);
+  });
 }
 
 TEST(OperatorsTest, Reshape) {
@@ -557,8 +611,9 @@ TEST(OperatorsTest, Cat) {
     }
     return network.cat(parts, dim);
   });
-  check_networks(
-      2, [](Network& n) { return n.cat({n.input({2, 70, 30, 31}), n.input({2, 33, 30, 31})}, 1); });
+  check_networks(2, [](Network& n) {
+    return n.cat({n.input({2, 70, 30, 31}), n.input({2, 33, 30, 31})}, 1);
+  });
 }
 
 TEST(OperatorsTest, Upsample) {

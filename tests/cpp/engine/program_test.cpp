@@ -301,6 +301,49 @@ TEST(ProgramTest, WrongSlicesPadsAndUpsamplings) {
   expect_bad({.op = "cat", .ints = {{"dim", {0}}}}, "cat '': has 0 inputs", {}, 0);
 }
 
+TEST(ProgramTest, WrongTablesForEachIndexOfADimension) {
+  Node table = table_node();
+  table.ints["axis"] = {1};
+  expect_bad(table, "tensor 'values' must be Float with 2 dimensions");
+  table.tensors["values"] = full({3, 255}, 0.5);
+  expect_bad(table, "values must have 256 elements in the last dimension, got 255");
+  table.tensors["values"] = full({3, 256}, 0.5);
+  for (const int64_t axis : {-1, 64}) {
+    table.ints["axis"] = {axis};
+    expect_bad(table, "'axis' must be in 0..63");
+  }
+  for (const int64_t axis : {1, 2}) {
+    table.ints["axis"] = {axis};
+    const Program program(single_node_graph(table));
+    EXPECT_ERROR(
+        c10::ValueError,
+        "takes inputs with 3 indices along dimension " + std::to_string(axis) + ", got [2, 4]",
+        program.run({full({2, 4}, 0)}));
+  }
+}
+
+TEST(ProgramTest, WrongRowsByTheirOwnRange) {
+  Node linear = linear_node();
+  linear.op = "dynamic_linear";
+  expect_bad(linear, "attribute 'quant_max' is missing");
+  for (const int64_t quant_max : {0, 128}) {
+    linear.ints["quant_max"] = {quant_max};
+    expect_bad(linear, "'quant_max' must be in 1..127");
+  }
+  linear.ints["quant_max"] = {127};
+  expect_bad(linear, "has 2 inputs, must have 1 to 1", {}, 2);
+  for (const char* key : {"weight", "weight_scale", "bias"}) {
+    Node node = linear;
+    node.tensors.erase(key);
+    expect_bad(node, "tensor '" + std::string(key) + "' is missing");
+  }
+  const Program program(single_node_graph(linear));
+  EXPECT_ERROR(c10::ValueError, "takes inputs [..., 6] or images with so many channels, got [2, 5]",
+               program.run({full({2, 5}, 0)}));
+  expect_bad({.op = "dynamic_fake_quantize", .ints = {{"quant_max", {7}}}},
+             "the output must be float32", unit_qparams());
+}
+
 TEST(ProgramTest, WrongTransposedConvolutions) {
   expect_bad(conv_transpose2d_node(), "has 2 inputs, must have 1 to 1", {}, 2);
   struct Case {
@@ -322,6 +365,14 @@ TEST(ProgramTest, WrongTransposedConvolutions) {
     node.ints[t.key] = t.numbers;
     expect_bad(node, t.message);
   }
+  Node many = conv_transpose2d_node();
+  many.op = "conv_transpose3d";
+  many.tensors["weight"] = many.tensors["weight"].unsqueeze(2);
+  many.ints = {{"stride", {64, 64, 2}},
+               {"dilation", {1, 1, 1}},
+               {"padding", {0, 0, 0}},
+               {"output_padding", {0, 0, 0}}};
+  expect_bad(many, "the strides may multiply to 4096 at most, got 8192");
   const Program program(single_node_graph(conv_transpose2d_node()));
   EXPECT_ERROR(c10::ValueError, "takes 4 channels, got an input of shape [1, 3, 2, 2]",
                program.run({full({1, 3, 2, 2}, 0)}));

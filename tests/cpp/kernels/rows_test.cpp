@@ -216,6 +216,48 @@ TEST_P(RowsTest, LayerNorm) {
   });
 }
 
+TEST_P(RowsTest, Quantize) {
+  for (int64_t n = 1; n <= 200; ++n) {
+    SCOPED_TRACE(::testing::Message() << n << " elements");
+    const int64_t rows = integer(1, 4);
+    const auto quant_max = static_cast<int32_t>(integer(1, 127));
+    Buffer<float> x(rows * n, 4 * integer(0, 3));
+    Buffer<uint8_t> codes(rows * n, integer(0, 3));
+    Buffer<float> scales(rows);
+    for (int64_t r = 0; r < rows; ++r) {
+      constexpr float kSpecial[] = {kInf, -kInf, kNaN, 0.0f, -0.0f, 1e-45f};
+      // Among them rows of zeros, of denormal numbers and of the largest.
+      constexpr float kMost[] = {1.0f, 100.0f, 0.0f, 1e-40f, 3.4e38f};
+      const float most = kMost[integer(0, 4)];
+      const bool special = chance(0.3);
+      for (int64_t i = 0; i < n; ++i) {
+        x[r * n + i] = special && chance(0.1) ? kSpecial[integer(0, 5)] : most * real(-1.0f, 1.0f);
+      }
+    }
+    kernel().quantize(x.data(), rows, n, quant_max, codes.data(), scales.data());
+    for (int64_t r = 0; r < rows; ++r) {
+      double largest = 0.0;
+      bool has_nan = false;
+      for (int64_t i = 0; i < n; ++i) {
+        const float value = x[r * n + i];
+        has_nan |= std::isnan(value);
+        if (std::isfinite(value)) largest = std::max(largest, std::abs(double{value}));
+      }
+      const double exact = std::clamp(largest / quant_max, 0x1p-126, 0x1p126);
+      const float scale = largest == 0.0 ? 1.0f : static_cast<float>(exact);
+      ASSERT_TRUE(same(scales[r], has_nan ? kNaN : scale)) << "row " << r;
+      const float inverse = 1.0f / scale;
+      for (int64_t i = 0; i < n; ++i) {
+        const float scaled = x[r * n + i] * inverse;
+        const auto last = static_cast<float>(quant_max);
+        const float q = std::isnan(scaled) ? 0.0f : std::clamp(std::nearbyint(scaled), -last, last);
+        ASSERT_EQ(codes[r * n + i], static_cast<int>(q) + 128) << r << ", " << i;
+      }
+    }
+    ASSERT_TRUE(codes.zones_intact() && scales.zones_intact());
+  }
+}
+
 QATX_FOR_ALL_ROWS(RowsTest);
 
 }  // namespace

@@ -240,7 +240,9 @@ TEST_F(PrepareTest, TakesMembersThatAreWrittenAsItsLayers) {
 
 TEST_F(PrepareTest, SeesThroughWhatKeepsValues) {
   auto net = std::make_shared<Middle>(
-      [](const at::Tensor& x) { return at::max_pool2d(x, 1).permute({0, 2, 3, 1}).contiguous(); },
+      [](const at::Tensor& x) {
+        return at::max_pool2d(x, 1).permute({0, 2, 3, 1}).contiguous();
+      },
       true);
   prepare(net, {images(2)});
   EXPECT_EQ(quantized_values(*net),
@@ -476,6 +478,72 @@ TEST_F(ConvertModelTest, AttentionRunsInIntegers) {
   const at::NoGradGuard no_grad;
   EXPECT_TRUE(
       at::allclose(module.forward({x, mask}).toTensor(), net->forward(x, mask), 0.02, 0.02));
+}
+
+// tests/python/test_prepare.py has the same network.
+struct Normalizing : torch::nn::Module {
+  Normalizing() {
+    register_module("stub", stub);
+    register_module("first", first);
+    register_module("normalized", normalized);
+    register_module("second", second);
+    register_module("shares", shares);
+    register_module("last", last);
+  }
+  at::Tensor forward(const at::Tensor& x) {
+    // What only a normalization reads stays as it is; what others read, too, is quantized.
+    const at::Tensor y = first->forward(stub->forward(x));
+    const at::Tensor z = second->forward(normalized->forward(at::layer_norm(y, {8})));
+    const at::Tensor p = shares->forward(at::softmax(z, -1));
+    return last->forward(p) + at::sin(z).narrow(-1, 0, 3);
+  }
+  nn::QuantStub stub{nn::QuantStubOptions().quantize_output(false)};
+  torch::nn::Sequential first{torch::nn::Linear(6, 8)};
+  nn::QuantStub normalized{nn::QuantStubOptions().quantize_output(false)};
+  torch::nn::Sequential second{torch::nn::Linear(8, 8)};
+  nn::QuantStub shares{nn::QuantStubOptions().quantize_output(false)};
+  torch::nn::Sequential last{torch::nn::Linear(8, 3)};
+};
+
+TEST_F(ConvertModelTest, WhatIsNormalizedIsQuantizedWhereOthersReadIt) {
+  torch::manual_seed(6);
+  const auto net = std::make_shared<Normalizing>();
+  Random random(13);
+  const at::Tensor x = random_floats(random, {8, 7, 6}, -1.0f, 1.0f);
+  prepare(net, {x});
+  EXPECT_EQ(
+      quantized_values(*net),
+      (std::vector<std::string>{"stub.output_fake_quantize", "normalized.output_fake_quantize",
+                                "second.0.output_fake_quantize", "shares.output_fake_quantize"}));
+  calibrate(net, x);
+  const auto [converted, report] = convert(net, {x});
+  for (const NodeReport& node : report.nodes) {
+    const bool behind = node.kind == "aten::sin" || node.kind == "aten::add" ||
+                        node.kind == "aten::narrow" || node.kind == "aten::slice";
+    EXPECT_TRUE(node.integer || behind) << node.kind << " " << node.reason;
+  }
+}
+
+TEST_F(ConvertModelTest, LinearLayersQuantizeRowsByTheirOwnRange) {
+  torch::manual_seed(7);
+  const auto net = std::make_shared<Normalizing>();
+  Random random(14);
+  const at::Tensor x = random_floats(random, {8, 7, 6}, -1.0f, 1.0f);
+  prepare(net, {x}, QConfig().activation_quantizer(ActivationQuantizer::kDynamic));
+  EXPECT_EQ(quantized_values(*net), std::vector<std::string>{});
+  calibrate(net, x);
+  const auto [converted, report] = convert(net, {x});
+  int linears = 0;
+  for (const NodeReport& node : report.nodes) {
+    if (node.kind != "aten::linear") continue;
+    ++linears;
+    EXPECT_TRUE(node.integer) << node.reason;
+  }
+  EXPECT_EQ(linears, 3);
+  torch::jit::Module module = converted;
+  net->eval();
+  const at::NoGradGuard no_grad;
+  EXPECT_TRUE(at::allclose(module.forward({x}).toTensor(), net->forward(x), 0.02, 0.02));
 }
 
 TEST_F(ConvertModelTest, VerifyFindsAnotherModel) {

@@ -191,6 +191,24 @@ TEST(LayersTest, AreLibTorchsWithQuantizedWeights) {
   EXPECT_EQ(quantized_up->weight_fake_quantize->scale_shape(), std::vector<int64_t>{4});
   EXPECT_TRUE(same_bits(calibrate_on(quantized_up, x).detach(), up->forward(x).detach()));
 
+  torch::nn::ConvTranspose2d grouped(
+      torch::nn::ConvTranspose2dOptions(3, 6, 3).groups(3).dilation(2));
+  ConvTranspose2d quantized_grouped = from_float(*grouped, {.quantize_output = false});
+  EXPECT_EQ(quantized_grouped->weight_fake_quantize->scale_shape(), std::vector<int64_t>{6});
+  EXPECT_TRUE(same_bits(calibrate_on(quantized_grouped, x).detach(), grouped->forward(x).detach()));
+
+  torch::nn::ConvTranspose1d longer(torch::nn::ConvTranspose1dOptions(3, 4, 3).stride(2));
+  ConvTranspose1d quantized_longer = from_float(*longer, {.quantize_output = false});
+  const at::Tensor flat = x.flatten(2);
+  EXPECT_TRUE(
+      same_bits(calibrate_on(quantized_longer, flat).detach(), longer->forward(flat).detach()));
+
+  torch::nn::ConvTranspose3d larger(torch::nn::ConvTranspose3dOptions(3, 4, 2).stride(2));
+  ConvTranspose3d quantized_larger = from_float(*larger, {.quantize_output = false});
+  const at::Tensor thin = x.unsqueeze(2);
+  EXPECT_TRUE(
+      same_bits(calibrate_on(quantized_larger, thin).detach(), larger->forward(thin).detach()));
+
   torch::nn::Linear linear(6, 4);
   Linear quantized_linear = from_float(*linear, {.relu = Relu::kRelu});
   EXPECT_TRUE(
@@ -251,8 +269,6 @@ TEST(LayersTest, RefuseWhatTheyCannotDo) {
   wide->to(at::kDouble);
   EXPECT_ERROR(c10::ValueError, "Linear: the weight must be float32, got Double",
                from_float(*wide));
-  torch::nn::ConvTranspose2d grouped(torch::nn::ConvTranspose2dOptions(4, 4, 3).groups(2));
-  EXPECT_ERROR(c10::ValueError, "groups must be 1, got 2", from_float(*grouped));
   torch::nn::Conv2d conv(torch::nn::Conv2dOptions(3, 4, 3));
   EXPECT_ERROR(c10::ValueError, "bn must have the 4 channels of the convolution, got 5",
                from_float(*conv, torch::nn::BatchNorm2d(5)));

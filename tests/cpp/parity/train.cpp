@@ -1,6 +1,7 @@
 // Trains a small network in C++ and writes down all that happens, for
 // tests/python/test_cpp_parity.py, which does the same in Python and wants the same bits.
-//   qatx_parity CONFIG FOLDER     CONFIG: lsq, ranges or rounding; writes run.pt and converted.pt
+//   qatx_parity CONFIG FOLDER     CONFIG: lsq, ranges, rounding or dynamic; writes run.pt and
+//   converted.pt
 
 #include <qatx/qatx.h>
 #include <torch/csrc/jit/serialization/pickle.h>
@@ -27,6 +28,8 @@ qatx::QConfig qconfig(const std::string& name) {
     config.activation_quantizer(qatx::ActivationQuantizer::kPact)
         .power_of_two(true)
         .stochastic_rounding(true);
+  } else if (name == "dynamic") {
+    config.activation_quantizer(qatx::ActivationQuantizer::kDynamic);
   } else {
     TORCH_CHECK(name == "lsq", "unknown CONFIG ", name);
   }
@@ -44,7 +47,8 @@ struct NetImpl : torch::nn::Module {
         stem(qnn::ConvBn2dOptions(3, 8, 3).padding(1).qconfig(q).relu(qnn::Relu::kRelu)),
         body(qnn::Conv2dOptions(8, 8, 3).padding(1).qconfig(q).quantize_output(false)),
         add(qnn::AddOptions().qconfig(q).relu(qnn::Relu::kRelu)),
-        up(qnn::ConvTranspose2dOptions(8, 4, 2).stride(2).qconfig(q).relu(qnn::Relu::kRelu6)),
+        up(qnn::ConvTranspose2dOptions(8, 4, 2).stride(2).groups(2).qconfig(q).relu(
+            qnn::Relu::kRelu6)),
         line(qnn::Conv1dOptions(4, 4, 3).stride(4).qconfig(q)),
         memory(qnn::LinearOptions(16, 16).qconfig(symmetric(q))),
         attention(qnn::ScaledDotProductAttentionOptions().qconfig(q)),

@@ -71,9 +71,8 @@ std::string read_weight(Lowering& lowering, const jit::Value* value, int64_t dim
   return "";
 }
 
-std::string lower_layer(Lowering& lowering, jit::Value* input, jit::Value* weight, jit::Value* bias,
-                        int64_t dim, engine::Node& node) {
-  if (!lowering.codes(input)) return "input is not fake-quantized";
+std::string lower_weights(Lowering& lowering, jit::Value* weight, jit::Value* bias, int64_t dim,
+                          engine::Node& node) {
   WeightCodes weights;
   if (auto reason = read_weight(lowering, weight, dim, weights); !reason.empty()) return reason;
   const auto bias_constant = lowering.constant(bias);
@@ -88,11 +87,18 @@ std::string lower_layer(Lowering& lowering, jit::Value* input, jit::Value* weigh
   if (weights.codes.numel() / channels > 65536) {
     return "an output sums more than 65536 products, which may not fit 32 bits";
   }
-  node.inputs = {lowering.use_codes(input)};
   node.tensors = {
       {"weight", weights.codes}, {"weight_scale", weights.scale}, {"bias", bias_tensor}};
   lowering.set_weight_bytes(engine::encode_bytes(weights.codes).data.numel());
   return "";
+}
+
+std::string lower_layer(Lowering& lowering, jit::Value* input, jit::Value* weight, jit::Value* bias,
+                        int64_t dim, engine::Node& node) {
+  if (!lowering.codes(input)) return "input is not fake-quantized";
+  std::string reason = lower_weights(lowering, weight, bias, dim, node);
+  if (reason.empty()) node.inputs = {lowering.use_codes(input)};
+  return reason;
 }
 
 }  // namespace qatx::torchscript

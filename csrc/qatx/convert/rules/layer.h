@@ -17,9 +17,14 @@ struct WeightCodes {
 std::string read_weight(Lowering& lowering, const torch::jit::Value* value, int64_t dim,
                         WeightCodes& result);
 
-// What convolutions and linear layers have in common: codes as input, fake-quantized constant
-// weights of `dim` dimensions, output channels first, and a constant bias or none. Fills the node's
-// input and tensors and returns an empty string, or the reason why it cannot.
+// Fake-quantized constant weights of `dim` dimensions, output channels first, and a constant bias
+// or none, into the node's tensors. Returns an empty string, or the reason why it cannot.
+std::string lower_weights(Lowering& lowering, torch::jit::Value* weight, torch::jit::Value* bias,
+                          int64_t dim, engine::Node& node);
+
+// What convolutions and linear layers have in common: codes as input, and what lower_weights()
+// takes. Fills the node's input and tensors and returns an empty string, or the reason why it
+// cannot.
 std::string lower_layer(Lowering& lowering, torch::jit::Value* input, torch::jit::Value* weight,
                         torch::jit::Value* bias, int64_t dim, engine::Node& node);
 

@@ -1,9 +1,10 @@
 #include <string_view>
 
 #include "qatx/convert/rules/arguments.h"
+#include "qatx/convert/rules/between.h"
+#include "qatx/convert/rules/dynamic.h"
 #include "qatx/convert/rules/layer.h"
 #include "qatx/convert/rules/rules.h"
-#include "qatx/convert/rules/sizes.h"
 #include "qatx/engine/moves.h"
 #include "qatx/engine/operators/layout.h"
 
@@ -46,19 +47,16 @@ std::optional<std::vector<int64_t>> padding(Lowering& lowering, const jit::Value
   return before;
 }
 
-// The layer `node` reads its input through moves, and its result goes through others: lines as
-// images of height 1, rows of four dimensions as the pixels of an image.
-void add_between(Lowering& lowering, engine::Node node, jit::Value* input, jit::Value* output,
-                 engine::MoveKind kind, const std::vector<int64_t>& before,
-                 const std::vector<int64_t>& behind) {
-  engine::Node raise{.op = "move", .inputs = {node.inputs[0]}};
-  engine::add_move(raise.ints["steps"], kind, before);
-  node.inputs[0] = add_inner(lowering, std::move(raise), lowering.codes(input));
-  node.name = output->node()->scopeName();
-  engine::Node lower{.op = "move"};
-  engine::add_move(lower.ints["steps"], kind, behind);
-  lower.inputs = {add_inner(lowering, std::move(node), std::nullopt)};
-  lowering.add_node(std::move(lower), output, std::nullopt);
+// The convolution `conv` that `node` is. One with a weight of three dimensions works along a line,
+// and runs on that as an image of height 1.
+void add_convolution(Lowering& lowering, engine::Node conv, jit::Node* node, int64_t dimensions) {
+  if (dimensions == 3) {
+    conv.tensors["weight"] = conv.tensors["weight"].unsqueeze(2);
+    add_between(lowering, std::move(conv), node->input(0), node->output(),
+                engine::MoveKind::reshape, {-2, -3, 1, -4}, {-2, -3, -5});
+  } else {
+    lowering.add_node(std::move(conv), node->output(), std::nullopt);
+  }
 }
 
 // What a transposed convolution with groups makes of a weight whose output channels come first.
@@ -84,25 +82,33 @@ jit::Value* find_transposed_weight(Lowering& lowering, jit::Value* taken, int64_
 }
 
 std::string lower_transposed(Lowering& lowering, jit::Node* node) {
+  const auto taken = lowering.constant(node->input(1));
+  if (!taken || !taken->isTensor()) return "weight depends on the input";
+  const int64_t dimensions = taken->toTensor().dim();
+  if (dimensions < 3 || dimensions > 5) return "has not one to three spatial dimensions";
+  const auto rank = static_cast<size_t>(dimensions) - 2;
   const auto groups = lowering.ints(node->input(8));
-  const auto stride = numbers(lowering, node->input(3), 2);
-  const auto padding = numbers(lowering, node->input(4), 2);
-  const auto dilation = numbers(lowering, node->input(5), 2);
-  const auto output_padding = numbers(lowering, node->input(7), 2);
+  const auto stride = spatial(lowering, node->input(3), rank, 1);
+  const auto padding = spatial(lowering, node->input(4), rank, 0);
+  const auto dilation = spatial(lowering, node->input(5), rank, 1);
+  const auto output_padding = spatial(lowering, node->input(7), rank, 0);
   if (!groups || !stride || !padding || !dilation || !output_padding) {
     return "stride, padding, dilation or groups depend on the input";
   }
-  if (!has_dimensions(lowering, node->input(0), 4)) return "is transposed and not two-dimensional";
+  if (!has_dimensions(lowering, node->input(0), static_cast<size_t>(dimensions))) {
+    return "input has no batch dimension";
+  }
   jit::Value* weight = find_transposed_weight(lowering, node->input(1), (*groups)[0]);
   if (!weight) return "weight is not fake-quantized by output channel";
-  engine::Node conv{.op = "conv_transpose2d"};
+  engine::Node conv{.op = dimensions == 5 ? "conv_transpose3d" : "conv_transpose2d"};
   conv.ints = {{"stride", *stride},
                {"padding", *padding},
                {"dilation", *dilation},
                {"output_padding", *output_padding},
                {"groups", *groups}};
-  const std::string reason = lower_layer(lowering, node->input(0), weight, node->input(2), 4, conv);
-  if (reason.empty()) lowering.add_node(std::move(conv), node->output(), std::nullopt);
+  const std::string reason =
+      lower_layer(lowering, node->input(0), weight, node->input(2), dimensions, conv);
+  if (reason.empty()) add_convolution(lowering, std::move(conv), node, dimensions);
   return reason;
 }
 
@@ -137,18 +143,12 @@ std::string lower_convolution(Lowering& lowering, jit::Node* node) {
       {"stride", *stride}, {"dilation", *dilation}, {"padding", *pads}, {"groups", *groups}};
   const std::string reason =
       lower_layer(lowering, node->input(0), node->input(1), node->input(2), dimensions, conv);
-  if (!reason.empty()) return reason;
-  if (dimensions == 3) {
-    conv.tensors["weight"] = conv.tensors["weight"].unsqueeze(2);
-    add_between(lowering, std::move(conv), node->input(0), node->output(),
-                engine::MoveKind::reshape, {-2, -3, 1, -4}, {-2, -3, -5});
-  } else {
-    lowering.add_node(std::move(conv), node->output(), std::nullopt);
-  }
-  return "";
+  if (reason.empty()) add_convolution(lowering, std::move(conv), node, dimensions);
+  return reason;
 }
 
 std::string lower_linear(Lowering& lowering, jit::Node* node) {
+  if (is_dynamic(node->input(0))) return lower_dynamic_linear(lowering, node);
   const auto* sizes = lowering.sizes(node->input(0));
   if (!sizes) return "its input's dimensions are not known";
   engine::Node linear{.op = "linear"};
@@ -169,13 +169,7 @@ std::string lower_linear(Lowering& lowering, jit::Node* node) {
                  {"groups", {1}}};
   at::Tensor& weight = linear.tensors["weight"];
   for (size_t d = 0; d < ones.size(); ++d) weight = weight.unsqueeze(-1);
-  if (is_volume) {
-    add_between(lowering, std::move(linear), node->input(0), node->output(),
-                engine::MoveKind::permute, {0, 4, 1, 2, 3}, {0, 2, 3, 4, 1});
-  } else {
-    add_between(lowering, std::move(linear), node->input(0), node->output(),
-                engine::MoveKind::permute, {0, 3, 1, 2}, {0, 2, 3, 1});
-  }
+  add_as_pixels(lowering, std::move(linear), node->input(0), node->output(), sizes->size());
   return "";
 }
 

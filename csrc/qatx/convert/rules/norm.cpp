@@ -3,17 +3,13 @@
 #include <algorithm>
 #include <string_view>
 
+#include "qatx/convert/rules/between.h"
 #include "qatx/convert/rules/rules.h"
-#include "qatx/convert/rules/sizes.h"
-#include "qatx/engine/moves.h"
-#include "qatx/engine/operators/layout.h"
 
 namespace qatx::torchscript {
 namespace {
 
 namespace jit = torch::jit;
-
-using engine::MoveKind;
 
 // Whether all that reads a value is a fake-quantizer, perhaps after it is normalized once more.
 bool is_quantized_next(const jit::Value* value) {
@@ -23,7 +19,8 @@ bool is_quantized_next(const jit::Value* value) {
     if (kind == "aten::layer_norm" || kind == "aten::softmax") {
       return is_quantized_next(use.user->output());
     }
-    return kind == "qatx::fake_quantize" || kind == "qatx::pact";
+    return kind == "qatx::fake_quantize" || kind == "qatx::pact" ||
+           kind == "qatx::dynamic_fake_quantize";
   });
 }
 
@@ -37,13 +34,6 @@ std::optional<at::Tensor> parameters(Lowering& lowering, const jit::Value* value
   if (!given.defined()) return at::full({size}, none, at::kFloat);
   if (given.scalar_type() != at::kFloat || given.numel() != size) return std::nullopt;
   return given.flatten().contiguous().clone();
-}
-
-int64_t move(Lowering& lowering, int64_t value, const std::vector<int64_t>& order,
-             std::optional<kernels::QParams> qparams) {
-  engine::Node move{.op = "move", .inputs = {value}};
-  engine::add_move(move.ints["steps"], MoveKind::permute, order);
-  return add_inner(lowering, std::move(move), qparams);
 }
 
 }  // namespace
@@ -60,9 +50,8 @@ std::string lower_layer_norm(Lowering& lowering, jit::Node* node) {
   const auto weight = parameters(lowering, node->input(2), (*normalized)[0], 1.0);
   const auto bias = parameters(lowering, node->input(3), (*normalized)[0], 0.0);
   if (!weight || !bias) return "its parameters are not float32 constants";
-  const auto codes = lowering.codes(x);
   std::optional<int64_t> value = lowering.own_float(x);
-  if (codes) {
+  if (lowering.codes(x)) {
     value = lowering.use_codes(x);
   } else if (!value && is_quantized_next(node->output())) {
     value = lowering.use_float(x);
@@ -71,22 +60,8 @@ std::string lower_layer_norm(Lowering& lowering, jit::Node* node) {
   engine::Node norm{.op = "layer_norm"};
   norm.floats = {{"eps", {eps->toDouble()}}};
   norm.tensors = {{"weight", *weight}, {"bias", *bias}};
-  if (!engine::is_image(sizes->size())) {
-    norm.inputs = {*value};
-    lowering.add_node(std::move(norm), node->output(), std::nullopt);
-    return "";
-  }
-  norm.name = node->scopeName();
-  const bool is_volume = sizes->size() == 5;
-  const std::vector<int64_t> to_channels =
-      is_volume ? std::vector<int64_t>{0, 4, 1, 2, 3} : std::vector<int64_t>{0, 3, 1, 2};
-  norm.inputs = {move(lowering, *value, to_channels, codes)};
-  engine::Node back{.op = "move"};
-  engine::add_move(
-      back.ints["steps"], MoveKind::permute,
-      is_volume ? std::vector<int64_t>{0, 2, 3, 4, 1} : std::vector<int64_t>{0, 2, 3, 1});
-  back.inputs = {add_inner(lowering, std::move(norm), std::nullopt)};
-  lowering.add_node(std::move(back), node->output(), std::nullopt);
+  norm.inputs = {*value};
+  add_as_pixels(lowering, std::move(norm), x, node->output(), sizes->size());
   return "";
 }
 

@@ -19,6 +19,7 @@ constexpr std::pair<std::string_view, Rule> kRules[] = {
     {"aten::avg_pool1d", lower_avg_pool1d},
     {"aten::avg_pool2d", lower_avg_pool},
     {"aten::avg_pool3d", lower_avg_pool},
+    {"aten::batch_norm", lower_batch_norm},
     {"aten::cat", lower_cat},
     {"aten::celu", lower_table},
     {"aten::bmm", lower_matmul},
@@ -112,6 +113,7 @@ constexpr std::pair<std::string_view, Rule> kRules[] = {
     {"aten::where", lower_where},
     {"prim::ListConstruct", lower_list},
     {"prim::ListUnpack", lower_list_unpack},
+    {"qatx::dynamic_fake_quantize", lower_dynamic_fake_quantize},
     {"qatx::fake_quantize", lower_fake_quantize},
     {"qatx::pact", lower_pact},
 };

@@ -17,6 +17,7 @@ Rule find_rule(std::string_view kind);
 
 // One function for each operator family, a file each.
 std::string lower_fake_quantize(Lowering& lowering, torch::jit::Node* node);
+std::string lower_dynamic_fake_quantize(Lowering& lowering, torch::jit::Node* node);
 std::string lower_pact(Lowering& lowering, torch::jit::Node* node);
 std::string lower_convolution(Lowering& lowering, torch::jit::Node* node);
 std::string lower_linear(Lowering& lowering, torch::jit::Node* node);
@@ -32,6 +33,7 @@ std::string lower_embedding(Lowering& lowering, torch::jit::Node* node);
 std::string lower_embedding_bag(Lowering& lowering, torch::jit::Node* node);
 std::string lower_layer_norm(Lowering& lowering, torch::jit::Node* node);
 std::string lower_table(Lowering& lowering, torch::jit::Node* node);
+std::string lower_batch_norm(Lowering& lowering, torch::jit::Node* node);
 std::string lower_activation(Lowering& lowering, torch::jit::Node* node);
 std::string lower_max_pool(Lowering& lowering, torch::jit::Node* node);
 std::string lower_avg_pool(Lowering& lowering, torch::jit::Node* node);

@@ -28,6 +28,10 @@ at::Tensor allocate_packed(size_t bytes) {
 }  // namespace
 
 LayerWeights read_layer_weights(const NodeReader& node, int64_t dim) {
+  return read_layer_weights(node, dim, node.input(0).scale);
+}
+
+LayerWeights read_layer_weights(const NodeReader& node, int64_t dim, float input_scale) {
   at::Tensor weight = node.tensor("weight", at::kChar, dim);
   at::Tensor scale = node.tensor("weight_scale", at::kFloat, 1);
   at::Tensor bias = node.tensor("bias", at::kFloat, 1);
@@ -43,10 +47,10 @@ LayerWeights read_layer_weights(const NodeReader& node, int64_t dim) {
   const float* s = scale.const_data_ptr<float>();
   const float* b = bias.const_data_ptr<float>();
   for (int64_t c = 0; c < n; ++c) {
-    TORCH_CHECK_VALUE(is_valid_scale(s[c] * node.input(0).scale) && is_valid_scale(s[c]),
-                      "qatx program: '", node.name(), "': weight_scale[", c,
+    TORCH_CHECK_VALUE(is_valid_scale(s[c] * input_scale) && is_valid_scale(s[c]), "qatx program: '",
+                      node.name(), "': weight_scale[", c,
                       "] times the input's scale must be in [2^-126, 2^126], got ", s[c], " times ",
-                      node.input(0).scale);
+                      input_scale);
     TORCH_CHECK_VALUE(std::isfinite(b[c]), "qatx program: '", node.name(), "': bias[", c,
                       "] must be finite, got ", b[c]);
   }

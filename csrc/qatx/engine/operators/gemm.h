@@ -25,7 +25,8 @@ struct LayerWeights {
 };
 
 // Reads "weight" (int8 of `dim` dimensions, output channels first, spatial ones last),
-// "weight_scale", "bias".
+// "weight_scale", "bias", for an input with this scale; without one: with that of input 0.
+LayerWeights read_layer_weights(const NodeReader& node, int64_t dim, float input_scale);
 LayerWeights read_layer_weights(const NodeReader& node, int64_t dim);
 
 // The reverse for the weights: int8 of these sizes, from int8 [n][taps][k].

@@ -90,8 +90,29 @@ void layer_norm(const float* x, int64_t rows, int64_t n, const float* weight, co
   }
 }
 
+void quantize(const float* x, int64_t rows, int64_t n, int32_t quant_max, uint8_t* codes,
+              float* scales) {
+  const auto last = static_cast<float>(quant_max);
+  for (int64_t r = 0; r < rows; ++r, x += n, codes += n) {
+    float most = 0.0f;
+    bool has_nan = false;
+    for (int64_t i = 0; i < n; ++i) {
+      const float size = std::fabs(x[i]);
+      if (std::isfinite(size) && size > most) most = size;
+      has_nan |= std::isnan(size);
+    }
+    const float scale = row_scale(most, quant_max);
+    const float inverse = 1.0f / scale;
+    for (int64_t i = 0; i < n; ++i) {
+      const float q = std::isnan(x[i]) ? 0.0f : clamp(__builtin_rintf(x[i] * inverse), -last, last);
+      codes[i] = static_cast<uint8_t>(static_cast<int32_t>(q) + kRowZeroPoint);
+    }
+    scales[r] = has_nan ? std::numeric_limits<float>::quiet_NaN() : scale;
+  }
+}
+
 }  // namespace
 
-const RowKernels reference::rows = {affine, softmax, layer_norm};
+const RowKernels reference::rows = {affine, softmax, layer_norm, quantize};
 
 }  // namespace qatx::kernels
