@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -276,7 +277,7 @@ def is_unary(node: fx.Node) -> bool:
         return getattr(module_of(node), "running_mean", None) is not None
     arguments = [*node.args, *node.kwargs.values()]
     tensors = [a for a in arguments if isinstance(a, fx.Node)]
-    activations = activations_of(node)
+    activations = [a for a in tensors if _is_activation(a)]  # x * x has two
     if len(activations) != 1 or "out" in node.kwargs:
         return False
     if not all(a is activations[0] or _is_vector(a) for a in tensors):
@@ -286,24 +287,46 @@ def is_unary(node: fx.Node) -> bool:
     return kind in _ARITHMETIC_WITH_NUMBERS and node.kwargs.keys() <= {"exponent", "other", "value"}
 
 
+def axis_of_unary(node: fx.Node) -> int | str | None:
+    """The dimension between whose indices a function of one value differs.
+
+    Counted from the last, or "channels"; None where it is the same function everywhere.
+    """
+    if _kind(node) in _BATCH_NORMS:
+        return "channels"
+    if _kind(node) is nn.PReLU:
+        return "channels" if getattr(module_of(node), "num_parameters", 1) > 1 else None
+    constants = [a for a in node.all_input_nodes if not _is_activation(a)]
+    axes = {axis for a in constants for axis in _axes(_constant_sizes(a) or ())}
+    return next(iter(axes), None)
+
+
+def _axes(sizes: Sequence[int]) -> list[int]:
+    """The dimensions that have more than one index, counted from the last."""
+    return [d - len(sizes) for d, size in enumerate(sizes) if size != 1]
+
+
 def _is_vector(node: fx.Node) -> bool:
     """Whether a node is a constant with more than one element along one dimension at most."""
-    if node.op == "call_method" and node.target in ("reshape", "unsqueeze", "view"):
+    sizes = _constant_sizes(node)
+    return sizes is not None and len(_axes(sizes)) <= 1
+
+
+def _constant_sizes(node: fx.Node) -> Sequence[int] | None:
+    """The sizes of a constant tensor, as far as they tell which dimensions have one index."""
+    if node.op == "call_method" and node.target in ("reshape", "view"):
         sizes = node.args[1] if len(node.args) == 2 else node.args[1:]
-        if node.target != "unsqueeze" and not _are_sizes_of_vector(sizes):
-            return False
-        return _is_vector(input_of(node))
+        if not isinstance(sizes, (list, tuple)) or _constant_sizes(input_of(node)) is None:
+            return None
+        numbers = [size for size in sizes if isinstance(size, int)]
+        return numbers if len(numbers) == len(sizes) else None
     if node.op == "call_function" and node.target in _ARITHMETIC:
         inputs = node.all_input_nodes
-        return len(inputs) == 1 and _is_vector(inputs[0])
+        return _constant_sizes(inputs[0]) if len(inputs) == 1 else None
     if node.op != "get_attr":
-        return False
+        return None
     tensor = operator.attrgetter(str(node.target))(owner_of(node))
-    return isinstance(tensor, torch.Tensor) and _are_sizes_of_vector(tensor.shape)
-
-
-def _are_sizes_of_vector(sizes: object) -> bool:
-    return isinstance(sizes, (tuple, list)) and sum(size != 1 for size in sizes) <= 1
+    return tensor.shape if isinstance(tensor, torch.Tensor) else None
 
 
 def activations_of(node: fx.Node) -> list[fx.Node]:

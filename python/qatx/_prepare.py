@@ -14,6 +14,7 @@ from qatx import nn as qnn
 from qatx._nodes import (
     activations_of,
     add_module,
+    axis_of_unary,
     cat_inputs,
     input_of,
     is_add,
@@ -364,10 +365,21 @@ def _takes_unrounded(source: fx.Node, node: fx.Node) -> bool:
     if is_unary(node):
         if is_clamp(node) and (layer or is_mul(source) or _is_clamped_result(source)):
             return True
-        return is_unary(source) and not _is_clamped_result(source)
+        if not is_unary(source) or _is_clamped_result(source):
+            return False
+        return len(_axes_of_functions(node)) <= 1
     normalized = is_layer_norm(source) or is_softmax(source)
     made = layer or normalized or is_score(source) or _is_pointwise(source)
     return (is_layer_norm(node) or is_softmax(node)) and made
+
+
+def _axes_of_functions(node: fx.Node) -> set[int | str]:
+    """Between the indices of which dimensions a function of a function ... of a value differs."""
+    axes = set()
+    while is_unary(node):
+        axes.add(axis_of_unary(node))
+        (node,) = activations_of(node)
+    return {axis for axis in axes if axis is not None}
 
 
 def _is_clamped_result(node: fx.Node) -> bool:

@@ -33,6 +33,9 @@ _KEEPS_SCALE = {
 }
 
 
+_KEEPS_ROWS = {
+    *(aten.view.default, aten._unsafe_view.default, aten.clone.default, aten.expand.default),
+}
 _KEEPS_SCORES = {
     *(aten.add.Tensor, aten.div.Tensor, aten.mul.Tensor, aten.where.self, aten.where.ScalarOther),
     *(aten.masked_fill.Scalar, aten.masked_fill.Tensor, aten.transpose.int, aten.permute.default),
@@ -323,7 +326,7 @@ class _Contract(TorchDispatchMode):
                 if func is aten.bmm.default:
                     self.scores[id(y)] = y
                 return y
-        if func is aten._softmax.default and id(args[0]) in self.scores.keys() | self.tags.keys():
+        if func is aten._softmax.default and args[1] in (-1, args[0].dim() - 1):
             return softmax(args[0])
         if func is aten.native_layer_norm.default:
             x, _, weight, bias, eps = args
@@ -354,10 +357,10 @@ class _Contract(TorchDispatchMode):
             if unary is not None:
                 return unary
         result = func(*args, **kwargs)
-        if func in (aten.view.default, aten._unsafe_view.default) and id(args[0]) in self.rows:
+        if func in _KEEPS_ROWS and id(args[0]) in self.rows:
             _, codes, scale = self.rows[id(args[0])]
             sizes = (*result.shape[:-1], 1)
-            self.rows[id(result)] = _Rows(result, codes.view(result.shape), scale.view(sizes))
+            self.rows[id(result)] = _Rows(result, codes.reshape(result.shape), scale.reshape(sizes))
         if func in _KEEPS_SCORES and any(id(x) in self.scores for x in args):
             self.scores[id(result)] = result
         if func.overloadpacket.__name__ in _KEEPS_SCALE:

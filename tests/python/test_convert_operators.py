@@ -158,9 +158,7 @@ BY_CHANNEL = {
     "bias": lambda s: torch.relu(s.x + s.model.scale),
     "along the width": lambda s: s.x * s.model.columns,
     "of rows": lambda s: (
-        (s.x.flatten(2).transpose(1, 2) * s.model.vector)
-        .transpose(1, 2)
-        .unflatten(2, (5, 6))
+        (s.x.flatten(2).transpose(1, 2) * s.model.vector).transpose(1, 2).unflatten(2, (5, 6))
     ),
 }
 

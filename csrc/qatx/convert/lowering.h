@@ -83,6 +83,7 @@ class Lowering {
   void alias(torch::jit::Value* output, torch::jit::Value* input);
   void set_weight_bytes(int64_t bytes) { weight_bytes_ = bytes; }
   engine::Graph& graph() { return islands_[level_].graph; }
+  const engine::Graph& graph() const { return islands_[level_].graph; }
 
   // Where sizes come from, as far as they have been looked for: dimensions of tensors.
   std::map<std::pair<const torch::jit::Value*, int64_t>,

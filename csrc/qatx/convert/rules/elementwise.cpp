@@ -4,6 +4,7 @@
 #include "qatx/convert/rules/attention.h"
 #include "qatx/convert/rules/rules.h"
 #include "qatx/convert/rules/sizes.h"
+#include "qatx/convert/rules/table.h"
 #include "qatx/engine/moves.h"
 #include "qatx/engine/passes/passes.h"
 
@@ -153,7 +154,9 @@ std::string lower_mul(Lowering& lowering, jit::Node* node) {
 
 // A clamp: done by the layer that makes the value, where there is one.
 std::string lower_activation(Lowering& lowering, jit::Node* node) {
-  if (lowering.codes(node->input(0))) return lower_table(lowering, node);
+  if (lowering.codes(node->input(0)) || is_table(lowering, node->input(0))) {
+    return lower_table(lowering, node);
+  }
   const auto value = lowering.own_float(node->input(0));
   if (!value || !engine::can_fuse_clamp(lowering.graph(), *value)) {
     return "input is no integer layer's output used only here";

@@ -23,8 +23,10 @@ struct Argument {
   std::optional<int64_t> axis;
 };
 
-const engine::Node* find_table(const engine::Graph& graph, int64_t value) {
-  const engine::Node* node = engine::producer(graph, value);
+// What makes a value that is_table(); nullptr for others.
+const engine::Node* find_table(const Lowering& lowering, const jit::Value* value) {
+  const auto number = lowering.own_float(value);
+  const engine::Node* node = number ? engine::producer(lowering.graph(), *number) : nullptr;
   return node && node->op == "table" ? node : nullptr;
 }
 
@@ -82,8 +84,7 @@ std::string find_argument(Lowering& lowering, const jit::Node* node, Argument& a
     argument.codes = codes;
     argument.values = values_of_codes(*codes);
   } else {
-    const auto value = lowering.own_float(input);
-    const engine::Node* table = value ? find_table(lowering.graph(), *value) : nullptr;
+    const engine::Node* table = find_table(lowering, input);
     if (!table) return "input is not fake-quantized";
     argument.value = table->inputs[0];
     argument.values = table->tensors.at("values");
@@ -113,6 +114,10 @@ at::Tensor input_of(const Argument& argument, const std::vector<int64_t>* sizes)
 }
 
 }  // namespace
+
+bool is_table(const Lowering& lowering, const jit::Value* value) {
+  return find_table(lowering, value) != nullptr;
+}
 
 at::Tensor values_of_codes(const kernels::QParams& qparams) {
   std::vector<uint8_t> codes(256);
