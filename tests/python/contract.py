@@ -43,7 +43,7 @@ _KEEPS_SCORES = {
 }
 
 
-def bilinear(steps: Tensor, size: list[int], align: bool, factors: list[float] | None) -> Tensor:
+def bilinear(steps: Tensor, size: list[int], align: bool, factors: list[float | None]) -> Tensor:
     """Interpolation by the contract's float32 operations, of codes less the zero point."""
 
     def axis(n: int, out: int, factor: float | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,8 +57,8 @@ def bilinear(steps: Tensor, size: list[int], align: bool, factors: list[float] |
         return first, (first + 1).clamp(max=n - 1), (at - first).clamp(0, 1)
 
     height, width = steps.shape[2:]
-    top, bottom, v = axis(height, size[0], factors and factors[0])
-    left, right, h = axis(width, size[1], factors and factors[1])
+    top, bottom, v = axis(height, size[0], factors[0] if factors else None)
+    left, right, h = axis(width, size[1], factors[1] if factors else None)
     rows = [
         steps[:, :, row][..., left] * (1 - h) + steps[:, :, row][..., right] * h
         for row in (top, bottom)
@@ -347,10 +347,9 @@ class _Contract(TorchDispatchMode):
         adaptive = (aten._adaptive_avg_pool2d.default, aten._adaptive_avg_pool3d.default)
         if func in adaptive and self.scale(args[0]) is not None:
             return self.adaptive_average(*args)
-        if func is aten.upsample_bilinear2d.vec and self.scale(args[0]) is not None:
-            x, size, align, factors = args
+        if func is aten.upsample_bilinear2d.default and self.scale(args[0]) is not None:
+            x, size, align, *factors = args
             scale = self.scale(x)
-            size = size or [int(n * f) for n, f in zip(x.shape[2:], factors, strict=True)]
             return bilinear(self.codes(x, scale).float(), size, align, factors) * scale
         if func.overloadpacket.__name__ not in _KEEPS_SCALE:
             unary = self.unary(func, args, kwargs)
