@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -297,11 +296,11 @@ def axis_of_unary(node: fx.Node) -> int | str | None:
     if _kind(node) is nn.PReLU:
         return "channels" if getattr(module_of(node), "num_parameters", 1) > 1 else None
     constants = [a for a in node.all_input_nodes if not _is_activation(a)]
-    axes = {axis for a in constants for axis in _axes(_constant_sizes(a) or ())}
+    axes = {axis for a in constants for axis in _axes(_constant_sizes(a) or torch.Size())}
     return next(iter(axes), None)
 
 
-def _axes(sizes: Sequence[int]) -> list[int]:
+def _axes(sizes: torch.Size) -> list[int]:
     """The dimensions that have more than one index, counted from the last."""
     return [d - len(sizes) for d, size in enumerate(sizes) if size != 1]
 
@@ -312,21 +311,28 @@ def _is_vector(node: fx.Node) -> bool:
     return sizes is not None and len(_axes(sizes)) <= 1
 
 
-def _constant_sizes(node: fx.Node) -> Sequence[int] | None:
-    """The sizes of a constant tensor, as far as they tell which dimensions have one index."""
-    if node.op == "call_method" and node.target in ("reshape", "view"):
-        sizes = node.args[1] if len(node.args) == 2 else node.args[1:]
-        if not isinstance(sizes, (list, tuple)) or _constant_sizes(input_of(node)) is None:
-            return None
-        numbers = [size for size in sizes if isinstance(size, int)]
-        return numbers if len(numbers) == len(sizes) else None
-    if node.op == "call_function" and node.target in _ARITHMETIC:
-        inputs = node.all_input_nodes
-        return _constant_sizes(inputs[0]) if len(inputs) == 1 else None
-    if node.op != "get_attr":
+def _constant_sizes(node: fx.Node) -> torch.Size | None:
+    """The sizes of a node that is made of one parameter or buffer alone; None for others."""
+    tensor = _constant(node)
+    return None if tensor is None else tensor.shape
+
+
+def _constant(node: fx.Node) -> torch.Tensor | None:
+    """What a node is made of that is made of one parameter or buffer alone, in its shape."""
+    if node.op == "get_attr":
+        tensor = operator.attrgetter(str(node.target))(owner_of(node))
+        return tensor if isinstance(tensor, torch.Tensor) else None
+    sources = node.all_input_nodes
+    source = _constant(sources[0]) if len(sources) == 1 else None
+    if source is None:
         return None
-    tensor = operator.attrgetter(str(node.target))(owner_of(node))
-    return tensor.shape if isinstance(tensor, torch.Tensor) else None
+    if node.op == "call_method" and node.target in ("reshape", "unsqueeze", "view"):
+        shaped: torch.Tensor = getattr(source, str(node.target))(*node.args[1:])
+        return shaped
+    if node.target is operator.getitem:
+        part: torch.Tensor = source[node.args[1]]  # type: ignore[index]
+        return part
+    return source if node.op == "call_function" and node.target in _ARITHMETIC else None
 
 
 def activations_of(node: fx.Node) -> list[fx.Node]:

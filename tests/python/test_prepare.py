@@ -272,7 +272,21 @@ FUNCTIONS = {
         {"mul_", "a.output", "mul"},
     ),
     "a product of which none is read in integers": (lambda m, x: m.a(x) * x, set()),
-    "a product with a parameter": (lambda m, x: m.b(m.a(x) * m.a.bias[0]), {"mul"}),
+    "a product with a parameter": (lambda m, x: m.b(m.a(x) * m.a.bias[0]), {"a.output", "mul"}),
+    "a product with a parameter for each channel": (
+        lambda m, x: m.b(m.a(x) * m.a.bias.view(1, -1, 1, 1)),
+        {"a.output", "mul"},
+    ),
+    "channels, then columns": (
+        lambda m, x: m.b(
+            torch.tanh(m.a(x[..., :3]) * m.a.bias.view(3, 1, 1)) + m.a.weight[0, 0, 0]
+        ),
+        {"a.output", "tanh", "add"},
+    ),
+    "a product with a matrix": (
+        lambda m, x: m.b(m.a(x[..., :3, :3]) * m.a.weight[0, 0]),
+        {"mul"},
+    ),
 }
 
 
@@ -441,7 +455,9 @@ def test_a_layer_called_twice_with_batch_normalization():
     model = Function(lambda m, x: m.bn2(m.conv(m.bn1(m.conv(x)))), conv=conv(), **bns)
     prepared = prepare(randomize_batch_norm(model))
     assert layers(prepared) == {"conv": "Conv2d"}
-    assert quantized_values(prepared) == {"x_fake_quantize", "bn1_fake_quantize"}
+    assert quantized_values(prepared) == {
+        *("x_fake_quantize", "conv_fake_quantize", "bn1_fake_quantize")
+    }
 
 
 def test_tied_weights_stay_tied():
@@ -648,7 +664,7 @@ def test_what_is_normalized_is_quantized_where_others_read_it():
             p = torch.softmax(z, -1)
             return torch.cat([self.last(p), torch.sin(z)], -1)
 
-    assert quantized_values(prepare(Normalizing())) == {
+    assert quantized_values(qatx.prepare(Normalizing())) == {
         "x_fake_quantize",
         "layer_norm_fake_quantize",
         "second.output_fake_quantize",

@@ -24,12 +24,16 @@ def test_the_program_trains_converts_and_saves(
 
 def test_the_guide_to_conversion_converts(capsys: pytest.CaptureFixture[str]):
     guide = ROOT / "docs/converting.md"
-    (program,) = re.findall(r"```python\n(.*?)```", guide.read_text(), re.DOTALL)
+    block, rows = re.findall(r"```python\n(.*?)```", guide.read_text(), re.DOTALL)
     torch.manual_seed(0)
-    exec(compile(program, str(guide), "exec"), {})
+    exec(compile(block, str(guide), "exec"), {})
     out = capsys.readouterr().out
     assert "100.0% of" in out
     assert "Equal" in out
+    exec(compile(rows, str(guide), "exec"), {})
+    out = capsys.readouterr().out
+    assert "100% of multiply-accumulates in integers" in out
+    assert out.endswith("True\n")
 
 
 def test_the_guide_to_calibration_calibrates(
