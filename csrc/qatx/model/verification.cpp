@@ -49,7 +49,8 @@ std::string Verification::verdict() const {
     largest = std::max(largest, row.largest);
     share = std::max(share, static_cast<double>(row.different) / static_cast<double>(row.elements));
   }
-  if (compared == 0 && !rows.empty()) return "Nothing runs in integers: there is nothing to compare.";
+  if (compared == 0 && !rows.empty())
+    return "Nothing runs in integers: there is nothing to compare.";
   if (const VerificationRow* wrong = first_different()) {
     return fmt::format("Different: first at {}, where {} of {} codes differ, by up to {}.",
                        wrong->name, with_commas(wrong->different), with_commas(wrong->elements),

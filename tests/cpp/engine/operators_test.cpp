@@ -280,9 +280,8 @@ TEST(OperatorsTest, LayersThatThreadsShare) {
       .out_channels = 70, .kernel = {3, 3}, .padding = {1, 1, 1, 1}, .groups = 70};
   const Network::Conv2dOptions columns{.out_channels = 300, .kernel = {3, 3}};
   check_networks(2, [&](Network& n) { return n.conv2d(n.input({2, 35, 24, 25}), conv, true); });
-  check_networks(2, [&](Network& n) {
-    return n.conv2d(n.input({2, 70, 40, 41}), depthwise, true);
-  });
+  check_networks(2,
+                 [&](Network& n) { return n.conv2d(n.input({2, 70, 40, 41}), depthwise, true); });
   check_networks(2, [&](Network& n) { return n.conv2d(n.input({1, 130, 3, 4}), columns, true); });
   check_networks(2, [&](Network& n) { return n.linear(n.input({1, 1000}), 500, true); });
   check_networks(2, [&](Network& n) { return n.linear(n.input({300, 100}), 90, true); });
@@ -372,9 +371,8 @@ TEST(OperatorsTest, AddSubMulAndDiv) {
     const auto a = network.input(sizes);
     return combine(network, a, random.chance(0.1) ? a : network.input(sizes));
   });
-  check_networks(1, [](Network& n) {
-    return n.add(n.input({2, 16, 50, 50}), n.input({2, 16, 50, 50}));
-  });
+  check_networks(
+      1, [](Network& n) { return n.add(n.input({2, 16, 50, 50}), n.input({2, 16, 50, 50})); });
 }
 
 TEST(OperatorsTest, AddSubAndMulOfShapesThatBroadcast) {
@@ -392,15 +390,12 @@ TEST(OperatorsTest, AddSubAndMulOfShapesThatBroadcast) {
     return combine(network, network.input(swap ? b : a), network.input(swap ? a : b));
   });
   // By channel, by pixel, and both with threads that share the work.
-  check_networks(2, [](Network& n) {
-    return n.mul(n.input({3, 70, 24, 25}), n.input({3, 70, 1, 1}));
-  });
-  check_networks(2, [](Network& n) {
-    return n.mul(n.input({2, 1, 60, 61}), n.input({2, 19, 60, 61}));
-  });
-  check_networks(2, [](Network& n) {
-    return n.add(n.input({1, 70, 40, 41}), n.input({70, 1, 1}));
-  });
+  check_networks(
+      2, [](Network& n) { return n.mul(n.input({3, 70, 24, 25}), n.input({3, 70, 1, 1})); });
+  check_networks(
+      2, [](Network& n) { return n.mul(n.input({2, 1, 60, 61}), n.input({2, 19, 60, 61})); });
+  check_networks(2,
+                 [](Network& n) { return n.add(n.input({1, 70, 40, 41}), n.input({70, 1, 1})); });
 }
 
 TEST(OperatorsTest, Table) {
@@ -509,9 +504,8 @@ TEST(OperatorsTest, AdaptiveAvgPool2d) {
     const bool squeeze = size == Sizes{1, 1} && random.chance(0.5);
     return network.adaptive_avg_pool2d(network.input(image), size, squeeze);
   });
-  check_networks(1, [](Network& n) {
-    return n.adaptive_avg_pool2d(n.input({3, 100, 30, 31}), {1, 1}, true);
-  });
+  check_networks(
+      1, [](Network& n) { return n.adaptive_avg_pool2d(n.input({3, 100, 30, 31}), {1, 1}, true); });
 }
 
 TEST(OperatorsTest, Reshape) {
@@ -611,9 +605,8 @@ TEST(OperatorsTest, Cat) {
     }
     return network.cat(parts, dim);
   });
-  check_networks(2, [](Network& n) {
-    return n.cat({n.input({2, 70, 30, 31}), n.input({2, 33, 30, 31})}, 1);
-  });
+  check_networks(
+      2, [](Network& n) { return n.cat({n.input({2, 70, 30, 31}), n.input({2, 33, 30, 31})}, 1); });
 }
 
 TEST(OperatorsTest, Upsample) {
