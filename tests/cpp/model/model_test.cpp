@@ -240,9 +240,7 @@ TEST_F(PrepareTest, TakesMembersThatAreWrittenAsItsLayers) {
 
 TEST_F(PrepareTest, SeesThroughWhatKeepsValues) {
   auto net = std::make_shared<Middle>(
-      [](const at::Tensor& x) {
-        return at::max_pool2d(x, 1).permute({0, 2, 3, 1}).contiguous();
-      },
+      [](const at::Tensor& x) { return at::max_pool2d(x, 1).permute({0, 2, 3, 1}).contiguous(); },
       true);
   prepare(net, {images(2)});
   EXPECT_EQ(quantized_values(*net),
