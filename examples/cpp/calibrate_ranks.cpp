@@ -40,8 +40,9 @@ int main(int argc, char** argv) {
 
   // The same model everywhere, and a part of the data.
   torch::manual_seed(0);
-  torch::nn::Sequential model(torch::nn::Linear(16, 32), torch::nn::ReLU(),
-                              torch::nn::Linear(32, 4));
+  torch::nn::Sequential model(
+      qatx::nn::QuantStub(qatx::nn::QuantStubOptions().quantize_output(false)),
+      torch::nn::Linear(16, 32), torch::nn::ReLU(), torch::nn::Linear(32, 4));
   const torch::Tensor samples = torch::randn({1024, 16});
   qatx::prepare(model, {samples.slice(0, 0, 1)});
   const auto options = qatx::CalibrationOptions().all_gather(all_gather_over(store, rank, ranks));
