@@ -64,7 +64,7 @@ test-sanitize: setup
 	cmake -S . -B $(SANITIZE_BUILD) -G Ninja -DPython_EXECUTABLE="$(CURDIR)/.venv/bin/python" \
 	  -DQATX_SANITIZE=$(SANITIZE) -DQATX_BUILD_EXAMPLES=OFF
 	cmake --build $(SANITIZE_BUILD) --target qatx_tests
-	ctest --test-dir $(SANITIZE_BUILD) --verbose --no-tests=error
+	ctest --test-dir $(SANITIZE_BUILD) --verbose --no-tests=error --timeout 7200
 
 # What runs in a few minutes under memcheck. With the reference kernels: the others read a little behind what they need and
 # multiply that by zero, and memcheck takes such products for undefined. One thread: it runs one at a time.

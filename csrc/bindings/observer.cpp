@@ -1,10 +1,12 @@
 #include "observer.h"
 
+#include <pybind11/functional.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include "qatx/observers/observer.h"
+#include "qatx/observers/ranks.h"
 
 namespace py = pybind11;
 
@@ -95,6 +97,12 @@ Raises:
             observer.set_state(saved[3].cast<at::Tensor>());
             return observer;
           }));
+  m.def("sum_over_ranks", torch::wrap_pybind_function(&sum_over_ranks), py::arg("all_gather"),
+        py::arg("value"), "The sum of what all ranks have; the value itself without all_gather.");
+  m.def("merge_over_ranks", torch::wrap_pybind_function(&merge_over_ranks), py::arg("all_gather"),
+        py::arg("observers"),
+        "Adds to each observer what those of the other ranks have seen, the same bits on all "
+        "ranks.");
 }
 
 }  // namespace qatx

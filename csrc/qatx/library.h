@@ -9,8 +9,9 @@ namespace qatx {
 // The version of the library that is loaded, "major.minor.patch".
 C10_EXPORT const char* version();
 
-// The instruction set whose kernels run: reference, avx2, avx512 or vnni. The environment variable
-// QATX_MAX_ISA caps it; throws std::runtime_error where that names none that this machine has.
+// The instruction set whose kernels run: reference, avx2, avx512, vnni or amx. The environment
+// variable QATX_MAX_ISA caps it; throws std::runtime_error where that names none that this machine
+// has.
 C10_EXPORT std::string isa();
 
 namespace detail {

@@ -18,11 +18,13 @@ from qatx._C import (
     Observer,
     QuantSpec,
     few_samples_problems,
+    merge_over_ranks,
+    sum_over_ranks,
 )
 from qatx._calibration_report import CalibrationReport, CalibrationRow
 from qatx._modes import evaluating
 from qatx._ranges import RangeMethod, check_range_method
-from qatx._ranks import merge_over_ranks, sum_over_ranks
+from qatx._ranks import all_gather_over_ranks
 from qatx.nn import FakeQuantize
 
 
@@ -93,6 +95,7 @@ def calibrate(
         check_range_method("qatx.calibrate", "method", method)
     check_num_samples("qatx.calibrate", num_samples)
     options = {"percentile": percentile, "norm": norm}
+    all_gather = all_gather_over_ranks()
     before = {name: copy.deepcopy(module.state_dict()) for name, module in fake_quantizes.items()}
     run = _Run(fake_quantizes)
     try:
@@ -105,30 +108,33 @@ def calibrate(
                 run.feed(model, batches, forward or ForwardFirst("qatx.calibrate"), num_samples)
         except Exception as error:
             failure = error
-        failures = sum_over_ranks(int(failure is not None))  # or other ranks would wait for this
+        # Or the other ranks would wait for this one.
+        failures = sum_over_ranks(all_gather, int(failure is not None))
         if failure is not None:
             raise failure
         if failures:
             raise RuntimeError(f"qatx.calibrate: {failures} other ranks have failed")
-        merge_over_ranks([m.observer for m in fake_quantizes.values() if m.observer is not None])
+        merge_over_ranks(
+            all_gather, [m.observer for m in fake_quantizes.values() if m.observer is not None]
+        )
         rows = _finish(fake_quantizes, method, options)
+        samples = sum_over_ranks(all_gather, run.samples)
     except BaseException:
         for name, fake_quantize in fake_quantizes.items():
             fake_quantize.load_state_dict(before[name])
         raise
     finally:
         run.close()
-    problems = run.problems(rows)
+    problems = run.problems(rows, samples)
     for problem in problems:
         warnings.warn(f"qatx.calibrate: {problem}", CalibrationWarning, stacklevel=2)
-    return CalibrationReport(rows, run.total_samples, tuple(problems))
+    return CalibrationReport(rows, samples, tuple(problems))
 
 
 class _Run:
     """Feeds the data, and watches."""
 
     def __init__(self, fake_quantizes: dict[str, FakeQuantize]) -> None:
-        self.total_samples = 0
         self._fake_quantizes = fake_quantizes
         self._data = DataCheck()
         self._moving = MovingCheck()
@@ -180,14 +186,18 @@ class _Run:
             hook.remove()
         self._hooks = []
 
-    def problems(self, rows: tuple[CalibrationRow, ...]) -> list[str]:
-        """What to warn of."""
-        self.total_samples = sum_over_ranks(self._data.samples)
+    @property
+    def samples(self) -> int:
+        """How many this rank has seen."""
+        return self._data.samples
+
+    def problems(self, rows: tuple[CalibrationRow, ...], samples: int) -> list[str]:
+        """What to warn of; `samples` were seen on all ranks."""
         for row in rows:
             if row.role == "weight":
                 self._channels.add_weight(row.name, row.choice.low, row.choice.high)
         return [
-            *few_samples_problems(self.total_samples),
+            *few_samples_problems(samples),
             *self._data.problems(),
             *self._moving.problems(),
             *self._channels.problems(),

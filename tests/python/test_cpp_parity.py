@@ -3,13 +3,13 @@
 import dataclasses
 import subprocess
 import warnings
-import zipfile
 from pathlib import Path
 
 import pytest
 import qatx
 import torch
 import torch.nn.functional as F
+from archives import records
 from qatx.nn import (
     Add,
     Conv1d,
@@ -115,16 +115,6 @@ def train(qconfig: qatx.QConfig) -> tuple[Net, dict[str, Tensor], Tensor]:
         if not name.endswith("_extra_state"):
             result[f"state.{name}"] = value
     return net, result, images[0]
-
-
-def records(path: Path) -> dict[str, bytes]:
-    """What a TorchScript file holds, but for the names that depend on the file's own."""
-    with zipfile.ZipFile(path) as archive:
-        return {
-            name.partition("/")[2]: archive.read(name)
-            for name in archive.namelist()
-            if not name.endswith((".debug_pkl", "serialization_id"))
-        }
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import qatx
 import torch
+from archives import records
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -58,9 +59,19 @@ def test_the_guide_to_post_training_quantization_converts(
     assert "Equal" in printed.splitlines()[-1]
 
 
-def test_the_guide_to_cpp_holds_its_program_which_runs(tmp_path: Path):
-    (program,) = re.findall(r"```cpp\n(.*?)```", (ROOT / "docs/cpp.md").read_text(), re.DOTALL)
-    assert program == (ROOT / "examples/cpp/guide.cpp").read_text()
+def test_the_guide_to_cpp_holds_its_programs():
+    programs = re.findall(
+        r"<!-- (\S+) -->\n```cpp\n(.*?)```", (ROOT / "docs/cpp.md").read_text(), re.DOTALL
+    )
+    assert [path for path, _ in programs] == [
+        "examples/cpp/guide.cpp",
+        "examples/cpp/calibrate_ranks.cpp",
+    ]
+    for path, program in programs:
+        assert program == (ROOT / path).read_text()
+
+
+def test_the_guide_to_cpp_trains_and_converts(tmp_path: Path):
     run = subprocess.run(
         [ROOT / "build/cmake/bin/guide"], cwd=tmp_path, check=True, capture_output=True, text=True
     )
@@ -68,3 +79,24 @@ def test_the_guide_to_cpp_holds_its_program_which_runs(tmp_path: Path):
     assert "Equal" in run.stdout
     assert float(run.stdout.split()[-1]) > 0.95  # accuracy
     assert (tmp_path / "model.pt").stat().st_size > 1000
+
+
+def test_two_processes_calibrate_as_one_does(tmp_path: Path):
+    program = ROOT / "build/cmake/bin/calibrate_ranks"
+
+    def saved(ranks: int) -> list[dict[str, bytes]]:
+        """What each rank saved."""
+        folder = tmp_path / str(ranks)
+        folder.mkdir()
+        processes = [
+            subprocess.Popen(
+                [program, str(rank), str(ranks), "store"], cwd=folder, stdout=subprocess.DEVNULL
+            )
+            for rank in range(ranks)
+        ]
+        assert [process.wait() for process in processes] == [0] * ranks
+        return [records(folder / f"calibrated_{rank}.pt") for rank in range(ranks)]
+
+    (expected,) = saved(1)
+    assert len(expected) > 5
+    assert saved(2) == [expected] * 2

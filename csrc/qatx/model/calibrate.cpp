@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <exception>
 #include <limits>
 
 #include "qatx/core/text.h"
@@ -68,6 +69,38 @@ std::vector<MovingCheck::Range> ranges_of(const FakeQuantizes& fake_quantizes) {
     if (f->observer()) ranges.push_back({path, f->observer()->min(), f->observer()->max()});
   }
   return ranges;
+}
+
+// What calibration warns of is seen while the data run.
+struct Watched {
+  DataCheck data;
+  MovingCheck moving;
+  ChannelCheck channels;
+};
+
+// Runs the model on all data, or until there were options.num_samples().
+void feed(const Model& model, const Batches& data, const CalibrationOptions& options,
+          const FakeQuantizes& fake_quantizes, Watched& watched) {
+  const ModulePaths paths = paths_of(model.module());
+  bool first = true;
+  data.for_each([&](const at::Tensor& batch) {
+    std::optional<FirstBatch> listener;
+    if (first) listener.emplace(paths, watched.channels);
+    first = false;
+    model.forward({batch});
+    watched.data.add(batch);
+    watched.moving.add(watched.data.samples(), ranges_of(fake_quantizes));
+    return !options.num_samples() || watched.data.samples() < *options.num_samples();
+  });
+  TORCH_CHECK_VALUE(!first, "qatx.calibrate: data is empty; give at least one batch");
+}
+
+std::vector<Observer*> observers_of(const FakeQuantizes& fake_quantizes) {
+  std::vector<Observer*> observers;
+  for (const auto& [path, f] : fake_quantizes) {
+    if (f->observer()) observers.push_back(&*f->observer());
+  }
+  return observers;
 }
 
 // The histogram of an activation, or of a whole weight.
@@ -164,39 +197,36 @@ CalibrationReport calibrate(const Model& model, const Batches& data,
                     "qatx.calibrate: num_samples must be at least 1, got ",
                     options.num_samples().value_or(0));
   const at::NoGradGuard no_grad;
-  const ModulePaths paths = paths_of(model.module());
-  DataCheck data_check;
-  MovingCheck moving_check;
-  ChannelCheck channel_check;
+  Watched watched;
   CalibrationReport report;
   const Before before(fake_quantizes);
   try {
     const EvaluationMode evaluation(model.module());
     for (const auto& [path, f] : fake_quantizes) f->begin_calibration();
-    bool first = true;
-    data.for_each([&](const at::Tensor& batch) {
-      std::optional<FirstBatch> listener;
-      if (first) listener.emplace(paths, channel_check);
-      first = false;
-      model.forward({batch});
-      data_check.add(batch);
-      moving_check.add(data_check.samples(), ranges_of(fake_quantizes));
-      return !options.num_samples() || data_check.samples() < *options.num_samples();
-    });
-    TORCH_CHECK_VALUE(!first, "qatx.calibrate: data is empty; give at least one batch");
+    std::exception_ptr failure;
+    try {
+      feed(model, data, options, fake_quantizes, watched);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    // Or the other ranks would wait for this one.
+    const int64_t failures = sum_over_ranks(options.all_gather(), failure ? 1 : 0);
+    if (failure) std::rethrow_exception(failure);
+    TORCH_CHECK(failures == 0, "qatx.calibrate: ", failures, " other ranks have failed");
+    merge_over_ranks(options.all_gather(), observers_of(fake_quantizes));
     report.rows = finish(fake_quantizes, options);
+    report.samples = sum_over_ranks(options.all_gather(), watched.data.samples());
   } catch (...) {
     before.restore();
     throw;
   }
-  report.samples = data_check.samples();
   for (const CalibrationRow& row : report.rows) {
     if (row.role == nn::Role::kWeight) {
-      channel_check.add_weight(row.name, row.choice.low, row.choice.high);
+      watched.channels.add_weight(row.name, row.choice.low, row.choice.high);
     }
   }
-  for (const auto& problems : {few_samples_problems(report.samples), data_check.problems(),
-                               moving_check.problems(), channel_check.problems()}) {
+  for (const auto& problems : {few_samples_problems(report.samples), watched.data.problems(),
+                               watched.moving.problems(), watched.channels.problems()}) {
     report.warnings.insert(report.warnings.end(), problems.begin(), problems.end());
   }
   for (const std::string& warning : report.warnings) TORCH_WARN("qatx.calibrate: ", warning);

@@ -10,6 +10,7 @@
 #include "qatx/model/model.h"
 #include "qatx/nn/fake_quantize.h"
 #include "qatx/observers/observer.h"
+#include "qatx/observers/ranks.h"
 
 namespace qatx {
 
@@ -35,8 +36,8 @@ struct CalibrationRow {
 
 // What was seen and chosen; << prints it as a table.
 struct CalibrationReport {
-  std::vector<CalibrationRow> rows;  // one for each quantized tensor, in the order of the modules
-  int64_t samples = 0;
+  std::vector<CalibrationRow> rows;   // one for each quantized tensor, in the order of the modules
+  int64_t samples = 0;                // of all ranks
   std::vector<std::string> warnings;  // what was warned of
 };
 C10_EXPORT std::ostream& operator<<(std::ostream& stream, const CalibrationReport& report);
@@ -45,12 +46,16 @@ struct CalibrationOptions {
   // How to choose the ranges of activations, one of range_method_names(); nullopt: as their QConfig
   // says. The ranges of weights are always chosen as their QConfig says.
   TORCH_ARG(std::optional<std::string>, method) = std::nullopt;
-  // Stop with the batch that reaches so many; nullopt: all data.
+  // Stop with the batch that reaches so many (on each rank); nullopt: all data.
   TORCH_ARG(std::optional<int64_t>, num_samples) = std::nullopt;
   // Of "percentile": the share in percent that is kept on each side; more than 50, at most 100.
   TORCH_ARG(double, percentile) = 99.99;
   // The power of the error that "mse" minimizes; 1 to 10.
   TORCH_ARG(double, norm) = 2.0;
+  // Where several processes calibrate a model together, each with a part of the data: how they
+  // reach each other. All have to call calibrate, and get the scales that belong to the data of
+  // all, the same bits as one process with all data.
+  TORCH_ARG(AllGather, all_gather) = nullptr;
 };
 
 // Sets the scales and zero points of a prepared model from the values that data leads to.
@@ -63,8 +68,8 @@ struct CalibrationOptions {
 // Warns (TORCH_WARN) of fewer than 100 samples, of images that look like noise, of duplicates, of
 // ranges that still move at the end, and of channels that stand out by far; docs/calibration.md has
 // the figures. Throws c10::Error where the model has nothing to calibrate, data is empty, an
-// argument is out of range, or a quantized value was never seen or never finite; the model is then
-// as it was before.
+// argument is out of range, a quantized value was never seen or never finite, or another rank has
+// failed; the model is then as it was before.
 C10_EXPORT CalibrationReport calibrate(const Model& model, const Batches& data,
                                        const CalibrationOptions& options = {});
 

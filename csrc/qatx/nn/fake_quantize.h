@@ -120,6 +120,7 @@ class C10_EXPORT FakeQuantizeImpl : public torch::nn::Module {
 
   // What an activation was seen to be, in the state kCalibrate; otherwise nullopt.
   const std::optional<Observer>& observer() const { return observer_; }
+  std::optional<Observer>& observer() { return observer_; }
   // The weight that was seen last, in the state kCalibrate, whose range is wanted; otherwise, and
   // for activations, undefined.
   const at::Tensor& last_weight() const { return last_weight_; }

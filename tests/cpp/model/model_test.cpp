@@ -5,6 +5,7 @@
 #include <torch/script.h>
 #include <torch/serialize.h>
 
+#include <barrier>
 #include <sstream>
 #include <thread>
 
@@ -312,6 +313,104 @@ TEST_F(CalibrateTest, WarnsOfFewStrangeAndMovingData) {
   }
   EXPECT_NE(calibrate(net, images(6, 20)).warnings.at(0).find("20 samples are few"),
             std::string::npos);
+}
+
+// Ranks that are threads of one process: each waits for all others, as a process group does.
+class Ranks {
+ public:
+  explicit Ranks(size_t count) : tensors_(count), all_have_given_(count), all_have_taken_(count) {}
+
+  AllGather all_gather(size_t rank) {
+    return [this, rank](const at::Tensor& own) {
+      tensors_[rank] = own;
+      all_have_given_.arrive_and_wait();
+      std::vector<at::Tensor> all = tensors_;
+      all_have_taken_.arrive_and_wait();
+      return all;
+    };
+  }
+
+ private:
+  std::vector<at::Tensor> tensors_;
+  std::barrier<> all_have_given_;
+  std::barrier<> all_have_taken_;
+};
+
+// On threads of a test, whose warnings are not looked at.
+class NoWarnings : public c10::WarningHandler {
+ public:
+  void process(const c10::Warning&) override {}
+
+ private:
+  c10::WarningUtils::WarningHandlerGuard guard_{this};
+};
+
+// What calibrate() of two ranks did with data[rank] in each: the reports, or what was thrown.
+struct OfRanks {
+  std::vector<Network> nets;
+  std::vector<CalibrationReport> reports = std::vector<CalibrationReport>(2);
+  std::vector<std::string> errors = std::vector<std::string>(2);
+};
+
+OfRanks calibrate_ranks(const std::vector<std::vector<at::Tensor>>& data,
+                        const std::string& method) {
+  OfRanks result;
+  for (size_t rank = 0; rank < 2; ++rank) {
+    result.nets.push_back(network());
+    prepare(result.nets.back(), {images(2, 1)});
+  }
+  Ranks ranks(2);
+  std::vector<std::thread> threads;
+  for (size_t rank = 0; rank < 2; ++rank) {
+    threads.emplace_back([&, rank] {
+      const NoWarnings no_warnings;
+      const auto options = CalibrationOptions().method(method).all_gather(ranks.all_gather(rank));
+      try {
+        result.reports[rank] = calibrate(result.nets[rank], data[rank], options);
+      } catch (const c10::Error& error) {
+        result.errors[rank] = error.what_without_backtrace();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return result;
+}
+
+std::string saved(const Network& net) {
+  std::ostringstream file;
+  torch::save(net, file);
+  return file.str();
+}
+
+TEST_F(CalibrateTest, RanksAgreeWithOneProcessThatSawEverything) {
+  std::vector<at::Tensor> batches;
+  for (unsigned i = 0; i < 4; ++i) batches.push_back(images(20 + i, 30).mul(i + 1.0));
+  for (const char* method : {"min_max", "moving_average", "kl"}) {
+    Network alone = network();
+    prepare(alone, {images(2, 1)});
+    const CalibrationReport expected =
+        calibrate(alone, batches, CalibrationOptions().method(method));
+    const OfRanks got =
+        calibrate_ranks({{batches[0], batches[3]}, {batches[1], batches[2]}}, method);
+    for (size_t rank = 0; rank < 2; ++rank) {
+      ASSERT_EQ(got.errors[rank], "");
+      EXPECT_EQ(saved(got.nets[rank]), saved(alone)) << method;
+      EXPECT_EQ(got.reports[rank].samples, 120);
+      ASSERT_EQ(got.reports[rank].rows.size(), expected.rows.size());
+      for (size_t i = 0; i < expected.rows.size(); ++i) {
+        EXPECT_EQ(got.reports[rank].rows[i].count, expected.rows[i].count);
+      }
+    }
+  }
+}
+
+TEST_F(CalibrateTest, NoRankWaitsForOneThatFails) {
+  const OfRanks got = calibrate_ranks({{images(1)}, {}}, "min_max");
+  EXPECT_EQ(got.errors[0], "qatx.calibrate: 1 other ranks have failed");
+  EXPECT_NE(got.errors[1].find("data is empty"), std::string::npos) << got.errors[1];
+  Network untouched = network();
+  prepare(untouched, {images(2, 1)});
+  for (const Network& net : got.nets) EXPECT_EQ(saved(net), saved(untouched));
 }
 
 TEST_F(ConvertModelTest, GivesAllIntegersThatVerifyAndReload) {
