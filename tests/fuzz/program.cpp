@@ -176,7 +176,10 @@ class Maker {
     }
     std::vector<std::tuple<std::string, at::Tensor>> tensors;
     for (auto n = data_.ConsumeIntegralInRange<size_t>(0, 4); n > 0; --n) {
-      tensors.emplace_back(data_.PickValueInArray(kTensors), tensor());
+      const std::string key = data_.PickValueInArray(kTensors);
+      tensors.emplace_back(key, tensor());
+      if (data_.ConsumeIntegralInRange<int>(0, 4) == 0)
+        encode(key, ints, std::get<1>(tensors.back()));
     }
     return {data_.PickValueInArray(kOperators),
             "node",
@@ -185,6 +188,26 @@ class Maker {
             std::move(ints),
             std::move(floats),
             std::move(tensors)};
+  }
+
+  // Makes a tensor one of indices into a codebook, mostly a valid one.
+  void encode(const std::string& key,
+              std::vector<std::tuple<std::string, std::vector<int64_t>>>& ints,
+              at::Tensor& tensor) {
+    std::vector<int64_t> codebook(data_.ConsumeBool() ? 4 : 16);
+    for (int64_t& value : codebook) value = integer(0, 255);
+    std::vector<int64_t> shape{integer(0, 1)};
+    int64_t count = 1;
+    for (auto n = data_.ConsumeIntegralInRange<size_t>(1, 5); n > 0; --n) {
+      shape.push_back(data_.ConsumeIntegralInRange<int64_t>(1, 5));
+      count *= shape.back();
+    }
+    if (data_.ConsumeIntegralInRange<int>(0, 20) == 0) shape.back() = integer(0, 9);
+    const int64_t bits = codebook.size() == 4 ? 2 : 4;
+    const int64_t bytes = (count * bits + 7) / 8 + (integer(0, 20) == 0 ? 1 : 0);
+    tensor = at::full({bytes}, data_.ConsumeIntegral<uint8_t>(), at::kByte);
+    ints.emplace_back(key + ".codebook", std::move(codebook));
+    ints.emplace_back(key + ".shape", std::move(shape));
   }
 
   at::Tensor tensor() {
