@@ -104,10 +104,14 @@ std::string find_argument(Lowering& lowering, const jit::Node* node, Argument& a
   return "";
 }
 
-// The values as the input of the node: where they are by channel, one code for each "sample".
+// The values as the input of the node, of as many dimensions: one code for each "sample".
 at::Tensor input_of(const Argument& argument, const std::vector<int64_t>* sizes) {
-  if (!argument.axis) return argument.values;
+  if (!argument.axis && (sizes == nullptr || sizes->empty())) return argument.values;
   std::vector<int64_t> shape(sizes->size(), 1);
+  if (!argument.axis) {
+    shape[0] = argument.values.numel();
+    return argument.values.view(shape);
+  }
   shape[0] = argument.values.size(1);
   shape[static_cast<size_t>(*argument.axis)] = argument.values.size(0);
   return argument.values.t().contiguous().view(shape);
@@ -146,7 +150,8 @@ std::string lower_table(Lowering& lowering, jit::Node* node) {
   if (values.scalar_type() != at::kFloat || values.sizes() != input.sizes()) {
     return "its result is not a float32 tensor of the input's shape";
   }
-  if (argument.axis) values = values.view({argument.values.size(1), -1}).t().contiguous();
+  values = argument.axis ? values.view({argument.values.size(1), -1}).t().contiguous()
+                         : values.view({-1});
   engine::Node table{.op = "table"};
   table.inputs = {argument.codes ? lowering.use_codes(node->input(argument.index))
                                  : argument.value};
