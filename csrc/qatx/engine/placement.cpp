@@ -85,10 +85,7 @@ class Placer {
            (graph_.values[index(value)].quantized() ? 1 : 4);
   }
   // Of the dimension that lies innermost in memory.
-  int64_t columns(int64_t value) const {
-    const Shape& shape = shapes_[index(value)];
-    return shape[memory_order(shape.size()).back()];
-  }
+  int64_t columns(int64_t value) const { return row_size(shapes_[index(value)]); }
 
   // Finds the inputs of a node that can be made in its output.
   void join_inputs(size_t n) {

@@ -19,7 +19,7 @@ void Recording::add(const std::string& name, const kernels::QParams& qparams, at
                     const Buffer& buffer) {
   at::Tensor value = at::empty(sizes, at::kFloat, memory_format(sizes.size()));
   auto* out = value.mutable_data_ptr<float>();
-  const int64_t columns = sizes.empty() ? 1 : sizes[memory_order(sizes.size()).back()];
+  const int64_t columns = sizes.empty() ? 1 : row_size(sizes);
   const int64_t pitch = buffer.pitch == 0 ? columns : buffer.pitch;
   for (int64_t i = 0; i < value.numel(); ++i) {
     const uint8_t code = buffer.codes()[i / columns * pitch + i % columns];

@@ -106,13 +106,10 @@ std::string find_argument(Lowering& lowering, const jit::Node* node, Argument& a
 
 // The values as the input of the node, of as many dimensions: one code for each "sample".
 at::Tensor input_of(const Argument& argument, const std::vector<int64_t>* sizes) {
-  if (!argument.axis && (sizes == nullptr || sizes->empty())) return argument.values;
+  if (sizes == nullptr || sizes->empty()) return argument.values;  // then they have no axis
   std::vector<int64_t> shape(sizes->size(), 1);
-  if (!argument.axis) {
-    shape[0] = argument.values.numel();
-    return argument.values.view(shape);
-  }
-  shape[0] = argument.values.size(1);
+  shape[0] = argument.values.size(-1);
+  if (!argument.axis) return argument.values.view(shape);
   shape[static_cast<size_t>(*argument.axis)] = argument.values.size(0);
   return argument.values.t().contiguous().view(shape);
 }

@@ -62,7 +62,7 @@ class Cat final : public Operator {
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
   bool joins(size_t input, size_t dimensions) const override {
-    return parts_[input].same && memory_order(dimensions).back() == dim_;
+    return parts_[input].same && innermost(dimensions) == dim_;
   }
 
  private:

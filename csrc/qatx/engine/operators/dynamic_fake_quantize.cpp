@@ -50,9 +50,7 @@ class DynamicFakeQuantize final : public Operator {
 class DynamicFakeQuantizeStep final : public Step {
  public:
   DynamicFakeQuantizeStep(const DynamicFakeQuantize& op, const Shape& input)
-      : op_(op),
-        n_(input[memory_order(input.size()).back()]),
-        rows_(c10::multiply_integers(input) / n_) {}
+      : op_(op), n_(row_size(input)), rows_(c10::multiply_integers(input) / n_) {}
 
   void run(std::span<const Buffer> inputs, Buffer output) const override {
     op_.run(inputs, output, rows_, n_);

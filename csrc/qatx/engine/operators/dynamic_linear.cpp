@@ -30,10 +30,10 @@ class DynamicLinear final : public Operator {
 
   Shape output_shape(std::span<const Shape> inputs) const override {
     Shape shape = inputs[0];
-    TORCH_CHECK_VALUE(!shape.empty() && shape[memory_order(shape.size()).back()] == k_,
-                      "qatx program: dynamic_linear '", name_, "' takes inputs [..., ", k_,
-                      "] or images with so many channels, got ", at::IntArrayRef(shape));
-    shape[memory_order(shape.size()).back()] = gemm_.columns();
+    TORCH_CHECK_VALUE(!shape.empty() && row_size(shape) == k_, "qatx program: dynamic_linear '",
+                      name_, "' takes inputs [..., ", k_, "] or images with so many channels, got ",
+                      at::IntArrayRef(shape));
+    shape[innermost(shape.size())] = gemm_.columns();
     return shape;
   }
 

@@ -36,7 +36,7 @@ class LayerNorm final : public Operator {
 
   Shape output_shape(std::span<const Shape> inputs) const override {
     const Shape& shape = inputs[0];
-    TORCH_CHECK_VALUE(!shape.empty() && shape[memory_order(shape.size()).back()] == weight_.numel(),
+    TORCH_CHECK_VALUE(!shape.empty() && row_size(shape) == weight_.numel(),
                       "qatx program: layer_norm '", name_, "' takes inputs [..., ", weight_.numel(),
                       "] or images with so many channels, got ", at::IntArrayRef(shape));
     return shape;

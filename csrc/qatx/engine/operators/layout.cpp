@@ -12,6 +12,9 @@ std::vector<size_t> memory_order(size_t dimensions) {
   return order;
 }
 
+size_t innermost(size_t dimensions) { return memory_order(dimensions).back(); }
+int64_t row_size(at::IntArrayRef sizes) { return sizes[innermost(sizes.size())]; }
+
 at::MemoryFormat memory_format(size_t dimensions) {
   if (dimensions == 4) return at::MemoryFormat::ChannelsLast;
   return dimensions == 5 ? at::MemoryFormat::ChannelsLast3d : at::MemoryFormat::Contiguous;

@@ -16,6 +16,10 @@ inline bool is_image(size_t dimensions) { return dimensions == 4 || dimensions =
 // for images, otherwise that of their names.
 std::vector<size_t> memory_order(size_t dimensions);
 
+// The one of those that lies innermost, and its size in a value that has dimensions.
+size_t innermost(size_t dimensions);
+int64_t row_size(at::IntArrayRef sizes);
+
 // The same as PyTorch calls it.
 at::MemoryFormat memory_format(size_t dimensions);
 

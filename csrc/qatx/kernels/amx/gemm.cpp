@@ -31,31 +31,21 @@ constexpr int64_t kPairsTogether = 4;
 // Blocks that are finished together: going from tiles to vectors and back takes time.
 constexpr int64_t kMostTogether = 2;
 
-int64_t block_bytes(int64_t segments, int64_t k) {
-  return segments * ceil_div(k, kRowBytes) * kChunkBytes;
-}
-
-struct Order {
-  template <class Visit>
-  static void visit(int64_t n, int64_t segments, int64_t k, const Visit& visit) {
-    for (int64_t block = 0; block < n; block += kBlock) {
-      for (int64_t s = 0; s < segments; ++s) {
-        for (int64_t chunk = 0; chunk < k; chunk += kRowBytes) {
-          for (int64_t tile = block; tile < block + kBlock; tile += kTileColumns) {
-            for (int64_t group = chunk; group < chunk + kRowBytes; group += kGroup) {
-              for (int64_t c = tile; c < tile + kTileColumns; ++c) {
-                for (int64_t i = group; i < group + kGroup; ++i) {
-                  visit(c < n && i < k ? (c * segments + s) * k + i : -1);
-                }
-              }
-            }
-          }
+struct Chunk {
+  template <class At>
+  static void visit(const At& at) {
+    for (int64_t tile = 0; tile < kBlock; tile += kTileColumns) {
+      for (int64_t group = 0; group < kRowBytes; group += kGroup) {
+        for (int64_t c = tile; c < tile + kTileColumns; ++c) {
+          for (int64_t i = group; i < group + kGroup; ++i) at(c, i);
         }
       }
     }
   }
 };
+using Order = BlockOrder<kBlock, kRowBytes, Chunk>;
 using Weights = GemmPacking<Order>;
+static_assert(kChunkBytes == kBlock * kRowBytes);
 
 // A part of what an output sums: `bytes` bytes from `begin` on of each tap of `segments` segments.
 struct Slice {
@@ -350,7 +340,7 @@ struct Work {
   int64_t row;
   bool fetch;  // what comes next of the weights, while they are multiplied
 
-  int64_t bytes() const { return block_bytes(args.grid.segments, args.k); }
+  int64_t bytes() const { return Order::block_bytes(args.grid.segments, args.k); }
   const int8_t* weight(int64_t block) const {
     return static_cast<const int8_t*>(args.weight) + (block - args.first_block) * bytes();
   }
@@ -432,7 +422,7 @@ void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
   amx::UseTiles tiles;
   const Grid& grid = args.grid;
   const avx512::Output output(args.epilogue, args.start, args.n, args.grid.segments * args.k);
-  const int64_t fit = kFirstCacheBytes / block_bytes(grid.segments, args.k);
+  const int64_t fit = kFirstCacheBytes / Order::block_bytes(grid.segments, args.k);
   const int64_t together = fit < 1 ? 1 : fit;
   const bool has_start = !are_zero(args.start, args.n);
   amx::settle_memory();
@@ -456,6 +446,7 @@ void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
 
 }  // namespace
 
-const GemmKernel amx::gemm = {kBlock, kPairRows, block_bytes, Weights::pack, Weights::unpack, run};
+const GemmKernel amx::gemm = {kBlock,        kPairRows,       Order::block_bytes,
+                              Weights::pack, Weights::unpack, run};
 
 }  // namespace qatx::kernels

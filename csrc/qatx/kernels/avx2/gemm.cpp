@@ -1,7 +1,6 @@
 #include "qatx/kernels/gemm.h"
 
 #include "qatx/kernels/avx2/epilogue.h"
-#include "qatx/kernels/ceil_div.h"
 #include "qatx/kernels/grid_cursor.h"
 #include "qatx/kernels/implementations.h"
 #include "qatx/kernels/packing.h"
@@ -17,28 +16,17 @@ constexpr int64_t kBlock = avx2::kColumns;
 constexpr int64_t kGroup = 4;
 constexpr int64_t kGroupBytes = kBlock * kGroup;
 
-int64_t block_bytes(int64_t segments, int64_t k) {
-  return segments * ceil_div(k, kGroup) * kGroupBytes;
-}
-
-struct Order {
-  template <class Visit>
-  static void visit(int64_t n, int64_t segments, int64_t k, const Visit& visit) {
-    for (int64_t block = 0; block < n; block += kBlock) {
-      for (int64_t s = 0; s < segments; ++s) {
-        for (int64_t group = 0; group < k; group += kGroup) {
-          for (int64_t odd = 0; odd < 2; ++odd) {
-            for (int64_t c = block; c < block + kBlock; ++c) {
-              for (int64_t i = group + odd; i < group + kGroup; i += 2) {
-                visit(c < n && i < k ? (c * segments + s) * k + i : -1);
-              }
-            }
-          }
-        }
+struct Group {
+  template <class At>
+  static void visit(const At& at) {
+    for (int64_t odd = 0; odd < 2; ++odd) {
+      for (int64_t c = 0; c < kBlock; ++c) {
+        for (int64_t i = odd; i < kGroup; i += 2) at(c, i);
       }
     }
   }
 };
+using Order = BlockOrder<kBlock, kGroup, Group>;
 using Weights = GemmPacking<Order>;
 
 // 4 codes in every 32-bit element. The last group of a segment may reach behind its end: weights
@@ -120,7 +108,7 @@ void run_rows(const GemmArgs& args, const int8_t* weight, GridCursor& cursor, in
 }
 
 void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
-  const int64_t bytes = block_bytes(args.grid.segments, args.k);
+  const int64_t bytes = Order::block_bytes(args.grid.segments, args.k);
   const avx2::Finish finish(args.epilogue);
   for (int64_t block = block_begin; block < block_end; ++block) {
     const int8_t* weight =
@@ -132,6 +120,7 @@ void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
 
 }  // namespace
 
-const GemmKernel avx2::gemm = {kBlock, kMaxRows, block_bytes, Weights::pack, Weights::unpack, run};
+const GemmKernel avx2::gemm = {kBlock,        kMaxRows,        Order::block_bytes,
+                               Weights::pack, Weights::unpack, run};
 
 }  // namespace qatx::kernels

@@ -18,26 +18,15 @@ constexpr int64_t kGroupBytes = kBlock * kGroup;
 constexpr int64_t kVectorBytes = 64;
 constexpr int64_t kVectorColumns = 16;
 
-int64_t block_bytes(int64_t segments, int64_t k) {
-  return segments * ceil_div(k, kGroup) * kGroupBytes;
-}
-
-struct Order {
-  template <class Visit>
-  static void visit(int64_t n, int64_t segments, int64_t k, const Visit& visit) {
-    for (int64_t block = 0; block < n; block += kBlock) {
-      for (int64_t s = 0; s < segments; ++s) {
-        for (int64_t group = 0; group < k; group += kGroup) {
-          for (int64_t c = block; c < block + kBlock; ++c) {
-            for (int64_t i = group; i < group + kGroup; ++i) {
-              visit(c < n && i < k ? (c * segments + s) * k + i : -1);
-            }
-          }
-        }
-      }
+struct Group {
+  template <class At>
+  static void visit(const At& at) {
+    for (int64_t c = 0; c < kBlock; ++c) {
+      for (int64_t i = 0; i < kGroup; ++i) at(c, i);
     }
   }
 };
+using Order = BlockOrder<kBlock, kGroup, Group>;
 using Weights = GemmPacking<Order>;
 
 // 4 codes in every 32-bit element. The last group of a segment may reach behind its end: weights
@@ -104,7 +93,7 @@ void run_rows(const GemmArgs& args, const int8_t* weight, GridCursor& cursor, in
 }
 
 void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
-  const int64_t bytes = block_bytes(args.grid.segments, args.k);
+  const int64_t bytes = Order::block_bytes(args.grid.segments, args.k);
   const avx512::Output output(args.epilogue, args.start, args.n, args.grid.segments * args.k);
   for (int64_t block = block_begin; block < block_end; ++block) {
     const int8_t* weight =
@@ -123,6 +112,7 @@ void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
 
 }  // namespace
 
-const GemmKernel vnni::gemm = {kBlock, kMaxRows, block_bytes, Weights::pack, Weights::unpack, run};
+const GemmKernel vnni::gemm = {kBlock,        kMaxRows,        Order::block_bytes,
+                               Weights::pack, Weights::unpack, run};
 
 }  // namespace qatx::kernels
