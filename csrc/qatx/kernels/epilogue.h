@@ -39,7 +39,8 @@ struct Epilogue {
   uint8_t* out_u8;  // exactly one of out_u8 and out_f32 is set
   float* out_f32;
   int64_t out_stride;
-  QParams out;  // used with out_u8
+  int64_t out_gap;  // of a matrix product: elements that are left out behind each line of its grid
+  QParams out;      // used with out_u8
 };
 
 }  // namespace qatx::kernels

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "qatx/kernels/epilogue.h"
+
 namespace qatx::kernels {
 
 // Where a matrix product finds its input. Each of its rows (an output pixel of a convolution) is
@@ -28,5 +30,15 @@ struct Grid {
   const int64_t* offsets;
   int64_t segments;
 };
+
+namespace {
+
+// Where a row of a product begins in the output, in elements.
+inline int64_t out_offset(const Epilogue& epilogue, const Grid& grid, int64_t row) {
+  const int64_t gaps = epilogue.out_gap == 0 ? 0 : row / grid.width;
+  return row * epilogue.out_stride + gaps * epilogue.out_gap;
+}
+
+}  // namespace
 
 }  // namespace qatx::kernels

@@ -61,6 +61,7 @@ struct LayerOptions {
   bool extremes = false;   // only the largest codes and weights, which saturate 16-bit sums
   bool no_finite = false;  // some biases are NaN or infinite
   bool huge = false;       // some results are far outside of int32
+  bool no_start = false;   // accumulators start with zero
   int64_t step = -1;       // bytes from a row to the next; -1: any
 };
 
@@ -120,19 +121,25 @@ class LayerTest : public KernelTest {
   // blocks with values that would be seen.
   class Output {
    public:
-    Output(LayerTest& test, const LayerShape& shape, const LayerOptions& options, int64_t block)
+    // Behind each `width` rows, `gap` elements are left out.
+    Output(LayerTest& test, const LayerShape& shape, const LayerOptions& options, int64_t block,
+           int64_t width = 1, int64_t gap = 0)
         : stride_(shape.columns + test.integer(0, 70)),
+          width_(width),
+          gap_(gap),
           options_(options),
           start_(padded(shape.columns, block), 4 * test.integer(0, 15)),
           scale_(start_.size(), 4 * test.integer(0, 15)),
           bias_(start_.size(), 4 * test.integer(0, 15)),
           residual_stride_(shape.columns + test.integer(0, 9)),
           residual_((shape.rows() - 1) * residual_stride_ + shape.columns),
-          codes_(shape.rows() * stride_, test.integer(0, 3)),
-          floats_(shape.rows() * stride_, 4 * test.integer(0, 3)) {
+          codes_(at(shape.rows()), test.integer(0, 3)),
+          floats_(at(shape.rows()), 4 * test.integer(0, 3)) {
       constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
       constexpr float kInf = std::numeric_limits<float>::infinity();
-      for (int32_t& value : start_) value = static_cast<int32_t>(test.integer(-30000, 30000));
+      for (int32_t& value : start_) {
+        value = options.no_start ? 0 : static_cast<int32_t>(test.integer(-30000, 30000));
+      }
       // So that accumulators spread over the codes.
       const auto spread = static_cast<float>(shape.taps * shape.channels) * 20000.0f;
       for (float& value : scale_)
@@ -172,6 +179,7 @@ class LayerTest : public KernelTest {
               options_.floats ? nullptr : codes_.data(),
               options_.floats ? floats_.data() : nullptr,
               stride_,
+              gap_,
               qparams_};
     }
 
@@ -191,7 +199,7 @@ class LayerTest : public KernelTest {
     // For y before the clamp.
     ::testing::AssertionResult is_output(int64_t row, int64_t column, float y) const {
       y = expected_clamp(y, clamp_min_, clamp_max_);
-      const int64_t i = row * stride_ + column;
+      const int64_t i = at(row) + column;
       ::testing::AssertionResult result =
           options_.floats ? same(floats_[i], y) : same(codes_[i], expected_code(y, qparams_));
       return result << " (row " << row << ", column " << column << ")";
@@ -199,18 +207,22 @@ class LayerTest : public KernelTest {
 
     // Columns behind the last one, and what a call was not asked for.
     bool is_untouched(int64_t row, int64_t column) const {
-      const int64_t i = row * stride_ + column;
+      const int64_t i = at(row) + column;
       return options_.floats ? floats_.untouched(i) : codes_.untouched(i);
     }
-    int64_t stride() const { return stride_; }
+    // From a row to the next, with the gap if there is one between them.
+    int64_t columns(int64_t row) const { return at(row + 1) - at(row); }
     bool zones_intact() const { return codes_.zones_intact() && floats_.zones_intact(); }
 
    private:
+    int64_t at(int64_t row) const { return row * stride_ + row / width_ * gap_; }
     static int64_t padded(int64_t columns, int64_t block) {
       return (columns + block - 1) / block * block;
     }
 
     int64_t stride_;
+    int64_t width_;
+    int64_t gap_;
     LayerOptions options_;
     Buffer<int32_t> start_;
     Buffer<float> scale_;
@@ -237,7 +249,13 @@ class LayerTest : public KernelTest {
   }
 
   LayerOptions random_options() {
-    return {chance(0.4), chance(0.3), chance(0.3), chance(0.2), chance(0.1), chance(0.2)};
+    return {.floats = chance(0.4),
+            .residual = chance(0.3),
+            .clamp = chance(0.3),
+            .extremes = chance(0.2),
+            .no_finite = chance(0.1),
+            .huge = chance(0.2),
+            .no_start = chance(0.3)};
   }
 
   // Checks rows [row_begin, row_end) x columns [column_begin, column_end) against sum(row, column),
@@ -247,7 +265,7 @@ class LayerTest : public KernelTest {
                            int64_t row_end, int64_t column_begin, int64_t column_end,
                            const Sum& sum) {
     for (int64_t row = 0; row < shape.rows(); ++row) {
-      for (int64_t column = 0; column < output.stride(); ++column) {
+      for (int64_t column = 0; column < output.columns(row); ++column) {
         if (row >= row_begin && row < row_end && column >= column_begin && column < column_end) {
           ASSERT_TRUE(output.is_finished(row, column, sum(row, column)));
         } else {

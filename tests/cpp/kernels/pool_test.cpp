@@ -47,7 +47,7 @@ class PoolTest : public LayerTest {
     kernel().average(input.window(), shape.channels, zero_point, multiplier.data(),
                      output.epilogue(), row_begin, row_end);
     for (int64_t r = 0; r < shape.rows(); ++r) {
-      for (int64_t c = 0; c < output.stride(); ++c) {
+      for (int64_t c = 0; c < output.columns(r); ++c) {
         if (r < row_begin || r >= row_end || c >= shape.channels) {
           ASSERT_TRUE(output.is_untouched(r, c)) << r << ", " << c;
           continue;

@@ -182,7 +182,8 @@ class ConvTransposeStep final : public Step {
         axes[a] = {size, count, 1, phase.taps[a]};
       }
       if (axes[0].output == 0 || axes[1].output == 0 || axes[2].output == 0) continue;
-      parts_.push_back({phase, axes[0].output, axes[1].output,
+      const bool planes_follow = op.stride_[0] == 1 && out_[1] == axes[1].output * op.stride_[1];
+      parts_.push_back({phase, axes[0].output, axes[1].output, planes_follow,
                         GemmInput(op.name_, axes, in[0], in[1], op.groups_,
                                   static_cast<uint8_t>(op.input_.zero_point))});
     }
@@ -191,18 +192,23 @@ class ConvTransposeStep final : public Step {
   void run(std::span<const Buffer> inputs, Buffer output) const override {
     for (const Part& part : parts_) {
       const PackedGemm& gemm = part.phase.gemm;
-      const int64_t blocks = gemm.blocks();
       const int64_t work = part.input.width() * gemm.products() * channels_ / 32;
-      const auto run_line = [&](const kernels::Grid& grid, int64_t first) {
-        // Its pixels of one row of the output lie `stride` pixels apart.
-        gemm.run(grid,
-                 op_.output_.to_rows(inputs, output, channels_,
-                                     pixel_of(part, first / part.input.width()), op_.stride_[2]),
-                 0, blocks);
+      const auto run_lines = [&](const kernels::Grid& grid, int64_t first) {
+        kernels::Epilogue epilogue = op_.output_.to_rows(
+            inputs, output, channels_, pixel_of(part, first / part.input.width()));
+        const int64_t pixel = epilogue.out_stride;
+        epilogue.out_stride = pixel * op_.stride_[2];
+        epilogue.out_gap =
+            pixel * op_.stride_[1] * out_[2] - epilogue.out_stride * part.input.width();
+        gemm.run(grid, epilogue, 0, gemm.blocks());
       };
       parallel_rows(part.input.lines(), work, [&](int64_t begin, int64_t end) {
-        for (int64_t line = begin; line < end; ++line) {
-          part.input.for_each_part(inputs[0].codes(), line, line + 1, run_line);
+        // From a plane to the next, the output's lines are not as far apart as within one.
+        for (int64_t line = begin; line < end;) {
+          const int64_t plane_end = (line / part.height + 1) * part.height;
+          const int64_t to = part.planes_follow ? end : std::min(end, plane_end);
+          part.input.for_each_part(inputs[0].codes(), line, to, run_lines);
+          line = to;
         }
       });
     }
@@ -211,8 +217,9 @@ class ConvTransposeStep final : public Step {
  private:
   struct Part {
     const Phase& phase;
-    int64_t depth;   // planes of an image
-    int64_t height;  // lines of a plane
+    int64_t depth;       // planes of an image
+    int64_t height;      // lines of a plane
+    bool planes_follow;  // the lines of the next plane those of the last one
     GemmInput input;
   };
 

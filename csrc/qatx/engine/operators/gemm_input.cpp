@@ -1,11 +1,11 @@
 #include "qatx/engine/operators/gemm_input.h"
 
+#include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <utility>
 
 #include "qatx/kernels/window.h"
@@ -221,7 +221,7 @@ void GemmInput::copy_line(const uint8_t* from, int64_t column_phase, uint8_t* to
 void GemmInput::for_each_part(const uint8_t* input, int64_t begin, int64_t end,
                               const Use& use) const {
   std::vector<kernels::Grid::Piece> pieces;
-  std::unique_ptr<uint8_t[]> copies;
+  at::Tensor copies;  // begins with a cache line, so that rows do where they consist of whole ones
   for (int64_t line = begin; line < end;) {
     const int64_t first = line;
     pieces.clear();
@@ -230,13 +230,14 @@ void GemmInput::for_each_part(const uint8_t* input, int64_t begin, int64_t end,
       const int64_t lines = std::min({end - line, lines_ - line % lines_, piece_lines_});
       uint8_t* copy = nullptr;
       if (copies_) {
-        if (!copies) {
+        if (!copies.defined()) {
           const int64_t most = std::min(pieces_, (end - begin + lines_ - 1) / lines_ + 1);
-          const auto bytes = static_cast<size_t>(most * piece_bytes_ + overflow_);
-          copies.reset(new uint8_t[bytes + kernels::kOverRead]);
-          std::memset(copies.get() + bytes, 0, kernels::kOverRead);
+          const int64_t bytes = most * piece_bytes_ + overflow_;
+          copies = at::empty({bytes + kernels::kOverRead}, at::kByte);
+          std::memset(copies.mutable_data_ptr<uint8_t>() + bytes, 0, kernels::kOverRead);
         }
-        copy = copies.get() + static_cast<int64_t>(pieces.size()) * piece_bytes_;
+        copy =
+            copies.mutable_data_ptr<uint8_t>() + static_cast<int64_t>(pieces.size()) * piece_bytes_;
       }
       pieces.push_back({find(input, plane, line % lines_, lines, copy), lines});
       line += lines;

@@ -32,11 +32,11 @@ kernels::Epilogue Output::to(std::span<const Buffer> inputs, Buffer output, int6
 }
 
 kernels::Epilogue Output::to_rows(std::span<const Buffer> inputs, Buffer output, int64_t columns,
-                                  int64_t first_row, int64_t step) const {
-  kernels::Epilogue epilogue = to(inputs, output, columns * step, first_row * columns);
+                                  int64_t first_row) const {
+  kernels::Epilogue epilogue = to(inputs, output, columns, first_row * columns);
   if (output.pitch != 0) {
     epilogue.out_u8 = static_cast<uint8_t*>(output.data) + first_row * output.pitch;
-    epilogue.out_stride = output.pitch * step;
+    epilogue.out_stride = output.pitch;
   }
   return epilogue;
 }

@@ -26,9 +26,9 @@ class Output {
   // elements into the output (and into the residual).
   kernels::Epilogue to(std::span<const Buffer> inputs, Buffer output, int64_t stride,
                        int64_t offset = 0) const;
-  // For every step-th of the rows of `columns` elements from `first_row` on, which may lie apart.
+  // For rows of `columns` elements from `first_row` on, which may lie apart.
   kernels::Epilogue to_rows(std::span<const Buffer> inputs, Buffer output, int64_t columns,
-                            int64_t first_row, int64_t step = 1) const;
+                            int64_t first_row) const;
 
  private:
   kernels::Epilogue prototype_{};

@@ -16,6 +16,28 @@ constexpr int64_t kTileBytes = kTileRows * kRowBytes;
 // not know what tile instructions read and write.
 inline void settle_memory() { asm volatile("" ::: "memory"); }
 
+// The instructions on tile kTile. Rows in memory are `stride` bytes apart.
+template <int kTile>
+inline void load_tile(const void* rows, int64_t stride) {
+  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(rows), "r"(stride), "i"(kTile));
+}
+
+template <int kTile>
+inline void store_tile(void* rows, int64_t stride) {
+  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(rows), "r"(stride), "i"(kTile));
+}
+
+template <int kTile>
+inline void zero_tile() {
+  asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
+}
+
+// kSums += kCodes, unsigned, times kWeights, signed.
+template <int kSums, int kCodes, int kWeights>
+inline void multiply_tiles() {
+  asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kCodes), "i"(kWeights));
+}
+
 struct alignas(64) TileConfig {
   uint8_t palette = 0;
   uint8_t start_row = 0;
@@ -48,8 +70,8 @@ class UseTiles {
     }
   }
 
+  int64_t rows() const { return config_.rows[0]; }
   void set_rows(int64_t rows) {
-    if (config_.rows[0] == rows) return;
     for (int i = 0; i < 6; ++i) config_.rows[i] = static_cast<uint8_t>(rows);
     load(config_);
   }

@@ -80,7 +80,7 @@ void run_block(const DepthwiseArgs& args, const int16_t* block_weight, int64_t c
       // A copy: variables whose address is passed on are never registers.
       const __m256i result[2] = {acc[h][0], acc[h][1]};
       const int64_t c = channel + h * kHalf;
-      finish(result, r, c, args.channels - c);
+      finish(result, r, r * args.epilogue.out_stride, c, args.channels - c);
     }
   }
 }

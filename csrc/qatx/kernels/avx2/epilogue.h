@@ -23,7 +23,8 @@ inline void copy_bytes(uint8_t* to, const uint8_t* from, int64_t count) {
   }
 }
 
-// 16 accumulators of one row: columns column .. column + 15, of which `columns` are there.
+// 16 accumulators of one row, which begins at element `out` of the output: columns column ..
+// column + 15, of which `columns` are there.
 class Finish {
  public:
   explicit Finish(const Epilogue& epilogue)
@@ -31,7 +32,8 @@ class Finish {
         zero_point_(static_cast<int16_t>(epilogue.out.zero_point)),
         bounds_(epilogue) {}
 
-  void operator()(const __m256i (&acc)[2], int64_t row, int64_t column, int64_t columns) const {
+  void operator()(const __m256i (&acc)[2], int64_t row, int64_t out, int64_t column,
+                  int64_t columns) const {
     __m256 y[2];
     for (int v = 0; v < 2; ++v) {
       const __m256 scale = _mm256_loadu_ps(epilogue_.scale + column + 8 * v);
@@ -41,11 +43,10 @@ class Finish {
     if (epilogue_.residual != nullptr) {
       add_residual(y, epilogue_.residual + row * epilogue_.residual_stride + column, columns);
     }
-    const int64_t out = row * epilogue_.out_stride + column;
     if (epilogue_.out_u8 != nullptr) {
-      store_codes(y, epilogue_.out_u8 + out, columns);
+      store_codes(y, epilogue_.out_u8 + out + column, columns);
     } else {
-      store_floats(y, epilogue_.out_f32 + out, columns);
+      store_floats(y, epilogue_.out_f32 + out + column, columns);
     }
   }
 

@@ -89,7 +89,10 @@ void tile(const GemmArgs& args, const int8_t* weight, GridCursor& cursor, int64_
     results[r][0] = acc[r][0];
     results[r][1] = acc[r][1];
   }
-  for (int r = 0; r < kRows; ++r) finish(results[r], row + r, column, args.n - column);
+  for (int r = 0; r < kRows; ++r) {
+    finish(results[r], row + r, out_offset(args.epilogue, args.grid, row + r), column,
+           args.n - column);
+  }
 }
 
 // 4 x 2 accumulators, 2 registers of weights, the mask, codes and products: all of the 16 there

@@ -50,6 +50,11 @@ class Requantize {
                            _mm512_set1_epi8(most_));
   }
 
+  // Whether the clamp changes none.
+  bool allows_all() const {
+    return static_cast<uint8_t>(least_) == 0 && static_cast<uint8_t>(most_) == 255;
+  }
+
  private:
   static constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 

@@ -34,7 +34,7 @@ void run(const DepthwiseArgs& args, int64_t row_begin, int64_t row_end) {
       for (int64_t t = 0; t < taps; ++t) {
         acc += int32_t{cursor.row().tap(t)[c]} * int32_t{weight[c * taps + t]};
       }
-      reference::finish(acc, r, c, args.epilogue);
+      reference::finish(acc, r, c, r * args.epilogue.out_stride + c, args.epilogue);
     }
   }
 }

@@ -16,8 +16,8 @@ inline uint8_t quantize(float y, const QParams& qparams) {
   return static_cast<uint8_t>(q);
 }
 
-// The steps of Epilogue for the accumulator of row r, column c.
-inline void finish(int32_t acc, int64_t r, int64_t c, const Epilogue& epilogue) {
+// The steps of Epilogue for the accumulator of row r, column c, whose result goes to element `out`.
+inline void finish(int32_t acc, int64_t r, int64_t c, int64_t out, const Epilogue& epilogue) {
   float y = static_cast<float>(acc) * epilogue.scale[c] + epilogue.bias[c];
   if (epilogue.residual != nullptr) {
     const int32_t code = epilogue.residual[r * epilogue.residual_stride + c];
@@ -25,11 +25,10 @@ inline void finish(int32_t acc, int64_t r, int64_t c, const Epilogue& epilogue) 
   }
   y = y < epilogue.clamp_min ? epilogue.clamp_min : y;
   y = y > epilogue.clamp_max ? epilogue.clamp_max : y;
-  const int64_t i = r * epilogue.out_stride + c;
   if (epilogue.out_u8 != nullptr) {
-    epilogue.out_u8[i] = quantize(y, epilogue.out);
+    epilogue.out_u8[out] = quantize(y, epilogue.out);
   } else {
-    epilogue.out_f32[i] = y;
+    epilogue.out_f32[out] = y;
   }
 }
 

@@ -40,7 +40,7 @@ void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
           acc += int32_t{input[i]} * int32_t{weight[c * products + s * args.k + i]};
         }
       }
-      reference::finish(acc, r, c, args.epilogue);
+      reference::finish(acc, r, c, out_offset(args.epilogue, grid, r) + c, args.epilogue);
     }
   }
 }

@@ -75,7 +75,12 @@ void tile(const GemmArgs& args, const int8_t* weight, GridCursor& cursor, int64_
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) results[r][v] = acc[r][v];
   }
-  avx512::finish_rows<kVectors, false>(results[0], row, kRows, output, columns);
+  const int together = args.epilogue.out_gap == 0 ? kRows : 1;  // rows that follow one another
+  for (int r = 0; r < kRows; r += together) {
+    avx512::finish_rows<kVectors, 1, false>(results[r], kVectors, row + r, together,
+                                            out_offset(args.epilogue, args.grid, row + r), output,
+                                            columns);
+  }
 }
 
 // 6 x 4 accumulators, 4 registers of weights and one of codes make 29 of the 32 there are.
