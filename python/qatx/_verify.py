@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ def verify(
     _torchscript.save(converted, archive)
     comparison = _C.Comparison(archive.getvalue())
     values: list[tuple[str, Tensor]] = []
-    names = {module: name for name, module in trained.named_modules() if _is_activation(module)}
+    names = {module: path for path, module in _paths(trained) if _is_activation(module)}
 
     def remember(module: nn.Module, _inputs: object, output: Tensor) -> None:
         values.append((names[module], output))
@@ -63,6 +63,13 @@ def verify(
         leaves: list[Any] = torch.utils._pytree.tree_leaves(trained(x))
         comparison.add([x], values, [leaf for leaf in leaves if isinstance(leaf, Tensor)])
     return comparison.finish()
+
+
+def _paths(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Modules and their paths, also those of shared modules: of these, tracing takes the last one."""
+    for name, child in module.named_children():
+        yield f"{prefix}{name}", child
+        yield from _paths(child, f"{prefix}{name}.")
 
 
 def _is_activation(module: nn.Module) -> bool:

@@ -100,6 +100,28 @@ def test_one_quantizer_in_two_places():
     assert (row.elements, row.different) == (100, 0)
 
 
+def test_a_quantizer_that_layers_share():
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Conv2d(3, 4, size, padding="same") for size in (1, 3))
+            self.head = nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.head(torch.cat([layer(x) for layer in self.layers], 1))
+            return y
+
+    torch.manual_seed(0)
+    model = qatx.prepare(Joined())
+    x = torch.randn(2, 3, 6, 6)
+    qatx.calibrate(model, x)
+    first, second = model.layers.children()
+    assert first.output_fake_quantize is second.output_fake_quantize is not None
+    converted, _ = qatx.convert(model, x)
+    rows = qatx.verify(model, converted, x).rows
+    assert [(row.elements, row.different) for row in rows] == [(216, 0), (576, 0)]
+
+
 def test_what_stays_float_is_said():
     class PerChannel(nn.Module):
         def __init__(self) -> None:

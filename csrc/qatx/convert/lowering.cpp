@@ -185,6 +185,7 @@ void Lowering::finish() {
     engine::fuse_scores(island.graph);
     engine::fuse(island.graph);
     engine::fuse_moves(island.graph);
+    engine::fold_tables(island.graph);
     engine::compact_values(island.graph);
     island.values.clear();  // numbers have changed
     island.masks.clear();

@@ -42,6 +42,10 @@ bool NodeReader::has_floats(std::string_view key) const {
   return node_.floats.contains(std::string(key));
 }
 
+bool NodeReader::has_tensor(std::string_view key) const {
+  return node_.tensors.contains(std::string(key));
+}
+
 std::vector<int64_t> NodeReader::int_list(std::string_view key) const {
   const auto found = node_.ints.find(std::string(key));
   QATX_CHECK_NODE(found != node_.ints.end(), "attribute '", key, "' is missing");

@@ -31,6 +31,7 @@ class NodeReader {
 
   bool has_ints(std::string_view key) const;
   bool has_floats(std::string_view key) const;
+  bool has_tensor(std::string_view key) const;
   // `count` numbers, each in [least, most].
   std::vector<int64_t> ints(std::string_view key, size_t count, int64_t least, int64_t most) const;
   std::vector<int64_t> int_list(std::string_view key) const;

@@ -46,7 +46,9 @@ class Operator {
 
   // An input of the output's size, whose memory the output may take: nothing of it is read once
   // something else is written there.
-  virtual std::optional<size_t> in_place() const { return std::nullopt; }
+  virtual std::optional<size_t> in_place(std::span<const Shape> /*inputs*/) const {
+    return std::nullopt;
+  }
 
   // Whether it can write rows that lie apart.
   virtual bool writes_apart() const { return false; }

@@ -122,9 +122,9 @@ class Placer {
 
   // The value in whose memory a node's output may lie: nothing else reads it then or later.
   int64_t taken_in_place(size_t n) const {
-    const auto input = operators_[n]->in_place();
-    if (!input) return -1;
     const Node& node = graph_.nodes[n];
+    const auto input = operators_[n]->in_place(input_shapes(node, shapes_));
+    if (!input) return -1;
     const int64_t value = node.inputs[*input];
     const bool once = std::count(node.inputs.begin(), node.inputs.end(), value) == 1;
     const bool last = last_use_[index(value)] == static_cast<int64_t>(n);

@@ -1,5 +1,9 @@
 #include "qatx/engine/passes/passes.h"
 
+#include <ATen/ops/equal.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
+
 #include <limits>
 
 #include "graph_testing.h"
@@ -309,6 +313,71 @@ TEST(FuseMovesTest, AMoveThatOnlyMovesReadIsPartOfEach) {
   EXPECT_EQ(graph.nodes[2].inputs, std::vector{x});
   EXPECT_EQ(graph.nodes[3].inputs, graph.nodes[4].inputs);  // of the two that do the same
   EXPECT_NE(graph.nodes[3].inputs, graph.nodes[5].inputs);
+}
+
+// Rows of a table of `values` different codes, limited and quantized.
+Graph embedding_graph(int64_t values, std::optional<QParams> qparams) {
+  at::manual_seed(0);
+  Graph graph;
+  const int64_t indices = add_input(graph);
+  graph.values.back().dtype = at::kLong;
+  Node node{.op = "embedding",
+            .name = "words",
+            .ints = {{"bags", {0}}},
+            .floats = {{"clamp", {-0.5, 0.75}}},
+            .tensors = {{"weight", at::randint(values, {40, 7}, at::kByte)},
+                        {"weight_scale", at::rand({40}).mul(0.02).add(0.001)}}};
+  const int64_t rows = add_layer(graph, std::move(node), {indices});
+  graph.values.back().qparams = qparams;
+  graph.outputs = {qparams ? dequantize(graph, rows) : rows};
+  return graph;
+}
+
+TEST(FoldTablesTest, RowsAreTheSame) {
+  Graph graph = embedding_graph(256, unit_qparams());
+  const at::Tensor indices = at::randint(40, {3, 11}, at::kLong);
+  const at::Tensor expected = Program(graph).run({indices})[0];
+  fold_tables(graph);
+  ASSERT_NO_THROW(check_graph(graph));
+  EXPECT_EQ(graph.nodes[0].tensors.size(), 1u);
+  EXPECT_TRUE(graph.nodes[0].floats.empty());
+  EXPECT_TRUE(at::equal(Program(graph).run({indices})[0], expected));
+}
+
+TEST(FoldTablesTest, FewValuesAndFloatsStay) {
+  for (Graph graph : {embedding_graph(16, unit_qparams()), embedding_graph(256, std::nullopt)}) {
+    fold_tables(graph);
+    EXPECT_EQ(graph.nodes[0].tensors.size(), 2u);
+  }
+}
+
+TEST(FoldTablesTest, WhatIsNoTableOfCodesIsAnError) {
+  const auto broken = [](const auto& change, const char* message) {
+    Graph graph = embedding_graph(256, make_qparams(1.0 / 128, 128, 1, 255));
+    fold_tables(graph);
+    change(graph);
+    EXPECT_TRUE(testing::throws<c10::ValueError>([&] { Program program(graph); }, message));
+  };
+  broken([](Graph& graph) { graph.nodes[0].tensors.at("weight")[3][2] = 0; },
+         "'words': weight must be codes in 1..255, has 0..");
+  const char* mix =
+      "'words' without weight_scale must give codes, and have neither bags nor a clamp";
+  broken([](Graph& graph) { graph.nodes[0].floats["clamp"] = {0.0, 1.0}; }, mix);
+  broken(
+      [](Graph& graph) {
+        graph.nodes[0].ints["bags"] = {1};
+        graph.nodes[0].inputs.push_back(add_input(graph));
+        graph.values.back().dtype = at::kLong;
+      },
+      mix);
+  broken(
+      [](Graph& graph) {
+        graph.outputs = {graph.nodes[0].output};
+        graph.nodes.pop_back();
+        graph.values[static_cast<size_t>(graph.outputs[0])].qparams.reset();
+        graph.values.pop_back();
+      },
+      mix);
 }
 
 }  // namespace

@@ -64,7 +64,7 @@ class Conv final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
-  std::optional<size_t> in_place() const override {
+  std::optional<size_t> in_place(std::span<const Shape> /*inputs*/) const override {
     return gemm_ ? output_.in_place() : std::nullopt;
   }
 

@@ -1,6 +1,9 @@
 #include <c10/util/Exception.h>
 #include <c10/util/accumulate.h>
 
+#include <algorithm>
+#include <cstring>
+
 #include "qatx/core/rounding.h"
 #include "qatx/engine/operators/layout.h"
 #include "qatx/engine/operators/operators.h"
@@ -16,14 +19,14 @@ enum class Bags : int64_t { none = 0, sum = 1, mean = 2 };
 // Rows of a table, looked up. Inputs: indices of any number of dimensions that leaves no image; for
 // bags [M], and where each bag begins among them, [N]. Tensors: weight uint8 [V, D] of codes whose
 // zero point is 128, weight_scale float32 [V]. Ints: bags [0 none, 1 sum, 2 mean]. Attribute clamp.
-// A bag's rows are added in their order; of an empty one the result is 0.
+// A bag's rows are added in their order; of an empty one the result is 0. Without weight_scale, and
+// then without bags and clamp, too, weight consists of codes of the output.
 class Embedding final : public Operator {
  public:
   explicit Embedding(const NodeReader& node)
       : name_(node.name()),
         output_(node),
         weight_(node.tensor("weight", at::kByte, 2)),
-        scale_(node.tensor("weight_scale", at::kFloat, 1)),
         bags_(static_cast<Bags>(node.ints("bags", 1, 0, 2)[0])) {
     const size_t inputs = bags_ == Bags::none ? 1 : 2;
     node.check_input_count(inputs, inputs);
@@ -31,6 +34,11 @@ class Embedding final : public Operator {
       TORCH_CHECK_VALUE(node.input_value(i).dtype == at::kLong, "qatx program: embedding '", name_,
                         "': input ", i, " must consist of indices");
     }
+    if (!node.has_tensor("weight_scale")) {
+      check_codes(node);
+      return;
+    }
+    scale_ = node.tensor("weight_scale", at::kFloat, 1);
     TORCH_CHECK_VALUE(scale_.numel() == weight_.size(0), "qatx program: embedding '", name_,
                       "': weight_scale must have ", weight_.size(0),
                       " elements, one for each row, got ", scale_.numel());
@@ -61,10 +69,24 @@ class Embedding final : public Operator {
  private:
   friend class EmbeddingStep;
 
+  // Those of the output.
+  void check_codes(const NodeReader& node) const {
+    TORCH_CHECK_VALUE(bags_ == Bags::none && node.output().quantized() && !node.has_floats("clamp"),
+                      "qatx program: embedding '", name_,
+                      "' without weight_scale must give codes, and have neither bags nor a clamp");
+    const kernels::QParams& qparams = *node.output().qparams;
+    const auto [least, most] = std::minmax_element(
+        weight_.const_data_ptr<uint8_t>(), weight_.const_data_ptr<uint8_t>() + weight_.numel());
+    TORCH_CHECK_VALUE(*least >= qparams.quant_min && *most <= qparams.quant_max,
+                      "qatx program: embedding '", name_, "': weight must be codes in ",
+                      qparams.quant_min, "..", qparams.quant_max, ", has ", int{*least}, "..",
+                      int{*most});
+  }
+
   std::string name_;
   Output output_;
   at::Tensor weight_;
-  at::Tensor scale_;
+  at::Tensor scale_;  // undefined: none
   Bags bags_;
 };
 
@@ -88,6 +110,15 @@ class EmbeddingStep final : public Step {
                           "': offsets must not fall, got ", offsets[bag - 1], " before ",
                           offsets[bag]);
       }
+    }
+    if (!op_.scale_.defined()) {
+      auto* out = static_cast<uint8_t*>(output.data);
+      parallel_rows(rows_, width_, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+          std::memcpy(out + r * width_, codes(indices[r]), static_cast<size_t>(width_));
+        }
+      });
+      return;
     }
     parallel_rows(rows_, 8 * width_, [&](int64_t begin, int64_t end) {
       std::vector<float> row(offsets == nullptr ? 0 : static_cast<size_t>(2 * width_));

@@ -37,7 +37,9 @@ class Linear final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
-  std::optional<size_t> in_place() const override { return output_.in_place(); }
+  std::optional<size_t> in_place(std::span<const Shape> /*inputs*/) const override {
+    return output_.in_place();
+  }
 
   bool writes_apart() const override { return true; }
 

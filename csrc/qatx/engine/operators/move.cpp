@@ -51,6 +51,9 @@ class Copy {
     for (const Loop& loop : outer_) count_ *= loop.size;
   }
 
+  // Whether all elements stay where they are.
+  bool is_identity() const { return count_ == 1 && rows_.size == 1 && inner_.in == 1; }
+
   // Of codes, or of float32 values.
   template <class T>
   void run(const T* in, T* out) const {
@@ -215,7 +218,32 @@ class Move final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
+  // Where all elements stay in their order.
+  std::optional<size_t> in_place(std::span<const Shape> inputs) const override {
+    const std::vector<Copy> all = copies(inputs[0]);
+    return all.size() == 1 && all[0].is_identity() ? std::optional<size_t>(0) : std::nullopt;
+  }
+
  private:
+  // Mostly one copy; more where a step cannot be seen as a view of the ones before it.
+  std::vector<Copy> copies(const Shape& input) const {
+    std::vector<Copy> copies;
+    Shape shape = input;
+    View view(shape, strides_of(shape));
+    for (const MoveStep& step : steps_) {
+      const Shape next = after(shape, step, input);
+      if (step.kind == MoveKind::permute) {
+        view.permute(step.arguments);
+      } else if (!view.reshape(next)) {
+        copies.push_back(view.copy(row_major(shape)));
+        view = View(next, row_major(next));
+      }
+      shape = next;
+    }
+    copies.push_back(view.copy(strides_of(shape)));
+    return copies;
+  }
+
   void check(bool condition, const Shape& numbers) const {
     TORCH_CHECK_VALUE(condition, "qatx program: move '", name_,
                       "': steps are damaged: ", at::IntArrayRef(numbers));
@@ -299,7 +327,6 @@ class Move final : public Operator {
   std::vector<MoveStep> steps_;
 };
 
-// Mostly one copy; more where a step cannot be seen as a view of the ones before it.
 class MoveCopies final : public Step {
  public:
   MoveCopies(std::vector<Copy> copies, int64_t numel, bool codes)
@@ -316,6 +343,7 @@ class MoveCopies final : public Step {
  private:
   template <class T>
   void run(const T* in, T* out) const {
+    if (in == out) return;  // in place: nothing moves
     std::unique_ptr<T[]> before;
     for (size_t c = 0; c + 1 < copies_.size(); ++c) {
       std::unique_ptr<T[]> between(new T[numel_]);
@@ -332,21 +360,7 @@ class MoveCopies final : public Step {
 };
 
 std::unique_ptr<Step> Move::plan(std::span<const Shape> inputs) const {
-  std::vector<Copy> copies;
-  Shape shape = inputs[0];
-  View view(shape, strides_of(shape));
-  for (const MoveStep& step : steps_) {
-    const Shape next = after(shape, step, inputs[0]);
-    if (step.kind == MoveKind::permute) {
-      view.permute(step.arguments);
-    } else if (!view.reshape(next)) {
-      copies.push_back(view.copy(row_major(shape)));
-      view = View(next, row_major(next));
-    }
-    shape = next;
-  }
-  copies.push_back(view.copy(strides_of(shape)));
-  return std::make_unique<MoveCopies>(std::move(copies), c10::multiply_integers(shape), codes_);
+  return std::make_unique<MoveCopies>(copies(inputs[0]), c10::multiply_integers(inputs[0]), codes_);
 }
 
 }  // namespace

@@ -58,7 +58,7 @@ class Table final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
-  std::optional<size_t> in_place() const override {
+  std::optional<size_t> in_place(std::span<const Shape> /*inputs*/) const override {
     return quantized_ ? std::optional<size_t>(0) : std::nullopt;
   }
 

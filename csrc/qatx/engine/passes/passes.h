@@ -27,6 +27,10 @@ bool can_fuse_residual(const Graph& graph, int64_t value);
 // those that undo each other, and one of those that do the same.
 void fuse_moves(Graph& graph);
 
+// Lets tables of embeddings whose rows become codes consist of those codes, so that rows are only
+// copied. Call after fuse().
+void fold_tables(Graph& graph);
+
 // Removes nodes whose values nobody needs.
 void eliminate_dead_nodes(Graph& graph);
 
