@@ -71,7 +71,8 @@ test-sanitize: setup
 VALGRIND_TESTS = ProgramTest.*:RecordingTest.*:GraphStateTest.*:ConvertModelTest.*-*ManyThreads*
 test-valgrind: build
 	@command -v valgrind >/dev/null || { echo 'error: valgrind is missing; run as root: apt-get install valgrind' >&2; exit 1; }
-	QATX_MAX_ISA=reference OMP_NUM_THREADS=1 GTEST_BRIEF=1 valgrind --quiet --error-exitcode=1 build/cmake/bin/qatx_tests \
+	QATX_MAX_ISA=reference OMP_NUM_THREADS=1 GTEST_BRIEF=1 valgrind --quiet --error-exitcode=1 \
+	  --suppressions=tests/cpp/valgrind.supp build/cmake/bin/qatx_tests \
 	  --gtest_filter='$(VALGRIND_TESTS)'
 
 # libFuzzer with the address and undefined-behaviour sanitizers, for FUZZ_SECONDS; starts from the seeds that earlier

@@ -66,7 +66,7 @@ def verify(
 
 
 def _paths(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Modules and their paths, also those of shared modules: of these, tracing takes the last one."""
+    """Modules and all their paths; of a shared one, tracing takes the last."""
     for name, child in module.named_children():
         yield f"{prefix}{name}", child
         yield from _paths(child, f"{prefix}{name}.")
