@@ -32,26 +32,29 @@ class Pipeline {
 
   void multiply(const Tiles& tiles, const Product& product) {
     if (sums_ != nullptr && tiles.store != store_) store();
-    if (complete_.rows.count > 0 && finishing_ == kNothing) flush();
-    const int finishing = complete_.rows.count > 0 ? finishing_ : kNothing;
+    if (complete_.rows != nullptr && finishing_ == kNothing) flush();
+    const int finishing = complete_.rows != nullptr ? finishing_ : kNothing;
     __m512i* before = product.begin == Begin::tiles ? nullptr : sums_;
     tiles.multiply[finishing](product, before, complete_, output_);
-    complete_.rows.count = 0;
+    complete_.rows = nullptr;
     store_ = tiles.store;
     sums_ = product.sums;
   }
 
-  // The sums of the last product are complete: those of a pair and of these columns.
-  void complete(const Pairs& pairs, int64_t pair, avx512::Columns columns) {
-    complete_.sums = sums_;
-    complete_.columns = columns;
-    pairs.list(pair, complete_.rows);
+  // Says which rows the next products are of; those of the last ones stay until they are finished.
+  void begin_pair(const Pairs& pairs, int64_t pair) {
+    rows_ = rows_ == &both_[0] ? &both_[1] : &both_[0];
+    pairs.list(pair, *rows_);
   }
+
+  // The sums of the last product are complete.
+  void complete(avx512::Columns columns) { complete_ = {sums_, rows_, columns}; }
 
   // Has everything stored and finished.
   void flush() {
     if (sums_ != nullptr) store();
-    const PairRows& rows = complete_.rows;
+    if (complete_.rows == nullptr) return;
+    const PairRows& rows = *complete_.rows;
     const int64_t stride = output_.epilogue.out_stride;
     for (int64_t i = 0; i < rows.count;) {
       const auto [sums, row, out] = rows.rows[i];
@@ -64,7 +67,7 @@ class Pipeline {
                                                         output_, complete_.columns);
       i += count;
     }
-    complete_.rows.count = 0;
+    complete_.rows = nullptr;
   }
 
  private:
@@ -75,6 +78,8 @@ class Pipeline {
 
   const avx512::Output output_;
   const int finishing_;
+  PairRows both_[2];
+  PairRows* rows_ = nullptr;  // one of them
   Complete complete_;
   __m512i* sums_ = nullptr;  // of the last product, if it still is in its tiles
   void (*store_)(__m512i*) = nullptr;
@@ -118,10 +123,11 @@ struct Work {
 void run_blocks(const Work& work, const Slice& slice, int64_t block_begin, int64_t block_end,
                 __m512i* sums) {
   for (int64_t pair = 0; pair < work.pairs.count(); ++pair) {
+    work.pipeline.begin_pair(work.pairs, pair);
     for (int64_t block = block_begin; block < block_end; ++block) {
       work.multiply(pair, block, slice, work.weight(block + block_end - block_begin), Begin::zero,
                     sums);
-      work.pipeline.complete(work.pairs, pair, work.columns(block));
+      work.pipeline.complete(work.columns(block));
     }
   }
 }
@@ -145,7 +151,9 @@ void run_slices(const Work& work, int64_t block, __m512i* sums) {
       for (int64_t pair = first; pair < end; ++pair) {
         work.multiply(pair, block, slice, work.weight(block) + ahead, begin,
                       sums + (pair - first) * kPairVectors);
-        if (s + 1 == slices) work.pipeline.complete(work.pairs, pair, work.columns(block));
+        if (s + 1 < slices) continue;
+        work.pipeline.begin_pair(work.pairs, pair);
+        work.pipeline.complete(work.columns(block));
       }
     }
   }

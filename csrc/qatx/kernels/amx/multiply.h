@@ -21,11 +21,11 @@ static_assert(kBlock == kVectors * kTileColumns);
 constexpr int kTileVectors = kTileRows;
 constexpr int64_t kPairVectors = (2 * kVectors + 1) * kTileVectors;
 
-// Sums that are complete, and the columns of the output that they are.
+// Sums that are complete, and what of the output they are.
 struct Complete {
   const __m512i* sums = nullptr;
+  const PairRows* rows = nullptr;  // null: there are none
   avx512::Columns columns{};
-  PairRows rows;
 };
 
 enum class Begin { zero, sums, tiles };
@@ -49,9 +49,9 @@ class Finish {
                                 int64_t chunks)
       : row_(output, complete.columns),
         sums_(complete.sums),
-        next_(complete.rows.rows),
-        end_(next_ + complete.rows.count),
-        share_(ceil_div(complete.rows.count, chunks)) {}
+        next_(complete.rows->rows),
+        end_(next_ + complete.rows->count),
+        share_(ceil_div(complete.rows->count, chunks)) {}
 
   [[gnu::always_inline]] void some() {
     const PairRows::Row* to = end_ - next_ < share_ ? end_ : next_ + share_;
