@@ -19,11 +19,11 @@ constexpr int64_t kBlock = 2 * kTileColumns;
 constexpr int64_t kGroup = 4;
 // Of the weights of a block, for 64 bytes of a row.
 constexpr int64_t kChunkBytes = 2 * kTileBytes;
-// What weights may take of the first cache.
+// What weights may take of the first cache: rows that overlap, as those of a window do, leave more.
 constexpr int64_t kFirstCacheBytes = 24 * 1024;
-// That fit it, and that a slice has at most.
-constexpr int64_t kFirstCacheChunks = kFirstCacheBytes / kChunkBytes;
-constexpr int64_t kMostChunks = 2 * kFirstCacheChunks;
+constexpr int64_t kFirstCacheBytesOfWindows = 40 * 1024;
+// That a slice has at most.
+constexpr int64_t kMostChunks = 2 * kFirstCacheBytesOfWindows / kChunkBytes;
 
 struct ChunkOrder {
   template <class At>
@@ -62,12 +62,14 @@ class Slices {
       : grid_(grid),
         taps_(rows_are_taps(grid, k) ? k / grid.step : 1),
         chunks_(ceil_div(k / taps_, kRowBytes)) {
+    const int64_t fit =
+        (grid.step < k ? kFirstCacheBytesOfWindows : kFirstCacheBytes) / kChunkBytes;
     const int64_t segment = taps_ * chunks_;
-    if (segment <= kFirstCacheChunks) {
-      slice_segments_ = kFirstCacheChunks / segment;
+    if (segment <= fit) {
+      slice_segments_ = fit / segment;
       slice_chunks_ = chunks_;
     } else {
-      slice_chunks_ = ceil_div(chunks_, ceil_div(segment, kFirstCacheChunks));
+      slice_chunks_ = ceil_div(chunks_, ceil_div(segment, fit));
     }
     across_ = ceil_div(chunks_, slice_chunks_);
     count_ = ceil_div(grid.segments, slice_segments_) * across_;
@@ -93,10 +95,10 @@ class Slices {
   }
 
  private:
-  // Not more taps than chunks fit, so that a slice has at most twice as many chunks.
+  // Few taps, so that a slice has at most kMostChunks.
   static bool rows_are_taps(const Grid& grid, int64_t k) {
     return grid.step > 0 && k % grid.step == 0 && grid.step % kRowBytes == 0 &&
-           k / grid.step <= kFirstCacheChunks;
+           k / grid.step <= kMostChunks / 2;
   }
 
   // What a slice begins with.

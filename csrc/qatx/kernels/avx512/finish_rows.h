@@ -99,7 +99,13 @@ class CodeRow {
     }
     __m512i packed = requantize_.pack_lanes(codes[0], codes[1], codes[2], codes[3]);
     if constexpr (kClamp == Clamp::codes) packed = requantize_.clamp_codes(packed);
-    _mm512_mask_storeu_epi8(out_ + out, there_, _mm512_permutexvar_epi32(order, packed));
+    packed = _mm512_permutexvar_epi32(order, packed);
+    if constexpr (Sums::kVectors > 2) {
+      _mm512_mask_storeu_epi8(out_ + out, there_, packed);
+    } else {  // no wider than it has to be: it would reach into the next cache line
+      _mm256_mask_storeu_epi8(out_ + out, static_cast<__mmask32>(there_),
+                              _mm512_castsi512_si256(packed));
+    }
   }
 
  private:
