@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import qatx
 import torch
@@ -46,7 +48,7 @@ from models import ARCHITECTURES
 from torch import Tensor, nn
 
 KERNELS, LIMIT = "kernels, 1 thread", "limit of"
-ALL_LAYERS = "all layers"
+ALL_LAYERS, WINDOWS = "all layers", "all 3x3 layers from 64 channels"
 OVERHEAD, OPERATORS = "overhead of an operator", 100
 LOADING, LOAD, READ = "loading", "qatx.load", "reading the file"
 GEMM_PROGRAM = Path(__file__).parent.parent / "build/cmake/bin/integer_gemm"
@@ -259,14 +261,8 @@ def kernel_rows(rounds: int, max_isa: str | None) -> Iterator[Row | Missing]:
     # The highest: what slows the instruction down itself does not make the kernel look better.
     peak: float = max(result["peak_macs_per_second"])
     layers = result["layers"]
-    whole = {
-        "layer": ALL_LAYERS,
-        "macs": sum(layer["count"] * layer["macs"] for layer in layers),
-        "seconds": [
-            sum(layer["count"] * layer["seconds"][i] for layer in layers) for i in range(rounds)
-        ],
-    }
-    for layer in (*layers, whole):
+    windows = [layer for layer in layers if is_window(layer["layer"])]
+    for layer in (*layers, together(WINDOWS, windows), together(ALL_LAYERS, layers)):
         case = f"{KERNELS}: {layer['layer']}"
         if peak == 0:
             yield from as_rows(case, Times({isa: layer["seconds"]}, load))
@@ -276,6 +272,23 @@ def kernel_rows(rounds: int, max_isa: str | None) -> Iterator[Row | Missing]:
         for row in as_rows(case, times, ratio_to=limit):
             assert row.ratio is not None
             yield replace(row, share_of_peak=1 / row.ratio if row.contender == isa else None)
+
+
+def is_window(layer: str) -> bool:
+    found = re.search(r" (\d+)->\d+, 3x3", layer)
+    return found is not None and int(found[1]) >= 64
+
+
+def together(name: str, layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Layers as often as the network has them, as one."""
+    rounds = len(layers[0]["seconds"])
+    return {
+        "layer": name,
+        "macs": sum(layer["count"] * layer["macs"] for layer in layers),
+        "seconds": [
+            sum(layer["count"] * layer["seconds"][i] for layer in layers) for i in range(rounds)
+        ],
+    }
 
 
 def say(what: str) -> None:

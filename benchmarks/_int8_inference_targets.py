@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from _int8_inference_cases import (
@@ -14,6 +13,7 @@ from _int8_inference_cases import (
     PEERS_INT8,
     QATX,
     READ,
+    WINDOWS,
 )
 from _results import Missing, Row, Target
 
@@ -41,9 +41,8 @@ def _targets(case: str, contenders: dict[str, Row]) -> Iterator[Target]:
     if setting.startswith("batch ") and QATX in times:
         yield from _inference_targets(case, setting, subject, times)
     elif setting == KERNELS:
-        layer = re.search(r" (\d+)->\d+, 3x3", subject)
         for isa, row in contenders.items():
-            if row.share_of_peak is not None and layer and int(layer[1]) >= 64:
+            if row.share_of_peak is not None and subject == WINDOWS:
                 yield Target(
                     f"3x3 layers from 64 channels at least 80 % of the peak of {isa}",
                     case,
