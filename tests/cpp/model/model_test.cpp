@@ -1,6 +1,7 @@
 // From a float model to integers: prepare, calibrate, convert, verify, in C++ alone.
 
 #include <torch/data.h>
+#include <torch/optim/schedulers/step_lr.h>
 #include <torch/optim/sgd.h>
 #include <torch/script.h>
 #include <torch/serialize.h>
@@ -716,6 +717,24 @@ TEST_F(TrainingTest, WeightDecayReachesWeightsOnly) {
   EXPECT_ERROR(c10::ValueError, "weight_decay must be finite and at least 0, got -1",
                make_optimizer<torch::optim::SGD>(
                    *net, torch::optim::SGDOptions(options).weight_decay(-1.0)));
+}
+
+TEST_F(TrainingTest, SchedulersOfLibTorchReachAllGroups) {
+  Network net = calibrated();
+  auto optimizer =
+      make_optimizer<torch::optim::SGD>(*net, torch::optim::SGDOptions(0.5).weight_decay(0.25));
+  torch::optim::StepLR scheduler(optimizer, /*step_size=*/2, /*gamma=*/0.1);
+  for (int step = 0; step < 3; ++step) scheduler.step();
+  ASSERT_EQ(optimizer.param_groups().size(), 2u);
+  for (auto& group : optimizer.param_groups()) {
+    EXPECT_DOUBLE_EQ(group.options().get_lr(), 0.05);
+  }
+  const auto decay = [&](size_t group) {
+    return static_cast<torch::optim::SGDOptions&>(optimizer.param_groups()[group].options())
+        .weight_decay();
+  };
+  EXPECT_EQ(decay(0), 0.25);
+  EXPECT_EQ(decay(1), 0.0);
 }
 
 TEST_F(TrainingTest, FrozenBatchNormIsWhatIsDeployed) {
