@@ -9,10 +9,10 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from _calibration_accuracy import BY_METHOD, BY_SAMPLES, FLOAT
 from _calibration_networks import DEMO, OUTLIERS
-from _results import Accuracy, Missing, Row
+from _results import Accuracy, Result
 
 
-def draw_calibration(rows: Sequence[Row | Accuracy | Missing], path: Path) -> None:
+def draw_calibration(rows: Sequence[Result], path: Path) -> None:
     """Accuracy by number of samples: a panel for each network, a line for each method."""
     mpl.use("Agg")
     accuracies = [row for row in rows if isinstance(row, Accuracy)]

@@ -17,14 +17,14 @@ from _calibration_accuracy import (
     points,
 )
 from _calibration_speed import CALIBRATE, CALIBRATING, OBSERVE, OBSERVING, SEARCH, SEARCHING
-from _results import Accuracy, Missing, Row, Target
+from _results import Accuracy, Result, Row, Target
 
 
-def check_targets(rows: Sequence[Row | Accuracy | Missing]) -> list[Target]:
+def check_targets(rows: Sequence[Result]) -> list[Target]:
     """The figure of every target, in every case that it speaks of and that was measured."""
     cases: dict[str, dict[str, Row | Accuracy]] = {}
     for row in rows:
-        if not isinstance(row, Missing):
+        if isinstance(row, Row | Accuracy):
             cases.setdefault(row.case, {})[row.contender] = row
     return [target for case, found in cases.items() for target in _targets(case, found)]
 

@@ -76,6 +76,16 @@ class Accuracy(Entry):
 
 
 @dataclass(frozen=True)
+class Instructions(Entry):
+    """How many one call of a contender takes."""
+
+    instructions: float
+
+
+Result = Row | Accuracy | Instructions | Missing
+
+
+@dataclass(frozen=True)
 class Target:
     """A figure in one case, and what it should be: at least or at most."""
 
@@ -147,7 +157,7 @@ def machine(peers: Iterable[str]) -> dict[str, Any]:
 
 def write(
     path: Path,
-    rows: Sequence[Row | Accuracy | Missing],
+    rows: Sequence[Result],
     targets: Sequence[Target],
     peers: Iterable[str],
 ) -> None:
@@ -161,12 +171,12 @@ def write(
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _fields(entry: Row | Accuracy | Missing | Target) -> dict[str, Any]:
+def _fields(entry: Result | Target) -> dict[str, Any]:
     """What it has, without what it lacks."""
     return {key: value for key, value in asdict(entry).items() if value is not None}
 
 
-def read(path: Path) -> tuple[dict[str, Any], list[Row | Accuracy | Missing], list[Target]]:
+def read(path: Path) -> tuple[dict[str, Any], list[Result], list[Target]]:
     """The machine, the rows and the targets of a file."""
     content = json.loads(path.read_text())
     for target in content["targets"]:
@@ -178,7 +188,9 @@ def read(path: Path) -> tuple[dict[str, Any], list[Row | Accuracy | Missing], li
     )
 
 
-def _entry(fields: dict[str, Any]) -> Row | Accuracy | Missing:
+def _entry(fields: dict[str, Any]) -> Result:
     if "reason" in fields:
         return Missing(**fields)
+    if "instructions" in fields:
+        return Instructions(**fields)
     return Accuracy(**fields) if "accuracy" in fields else Row(**fields)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import rich.table
-from _results import Accuracy, Entry, Missing, Row, Target
+from _results import Accuracy, Entry, Instructions, Missing, Result, Row, Target
 
 LEGEND = (
     "Times: median milliseconds, and their ratio to the reference. Memory: MB kept for the "
@@ -42,14 +42,13 @@ class Table:
         return table
 
 
-def all_tables(rows: Sequence[Row | Accuracy | Missing], targets: Sequence[Target]) -> list[Table]:
+def all_tables(rows: Sequence[Result], targets: Sequence[Target]) -> list[Table]:
     """A table for each setting and one for its memory; then what was measured beside times, who is
     missing and why, and the targets."""
     tables = []
     for setting in _unique(row.setting for row in rows):
         chosen = [row for row in rows if row.setting == setting]
-        accuracies = any(isinstance(row, Accuracy) for row in chosen)
-        tables.append(_pivot(setting, chosen, _accuracy if accuracies else _time))
+        tables.append(_pivot(setting, chosen, _figure))
         if any(_memory(row) for row in chosen):
             tables.append(_pivot(f"{setting}, memory", chosen, _memory))
     for title, cell in (("agreement", _agreement), ("integers", _integers)):
@@ -78,15 +77,15 @@ def _pivot(title: str, rows: Sequence[Entry], cell: Callable[[Entry], str]) -> T
     return Table(title, ["", *header], lines, figures=range(1, len(header) + 1))
 
 
-def _accuracy(row: Entry) -> str:
-    if not isinstance(row, Accuracy):
-        return NOTHING
-    return f"{row.accuracy:.2%}" + (" (warned)" if row.warned else "")
+def _figure(row: Entry) -> str:
+    if isinstance(row, Accuracy):
+        return f"{row.accuracy:.2%}" + (" (warned)" if row.warned else "")
+    if isinstance(row, Instructions):
+        return f"{row.instructions:,.0f}"
+    return _time(row) if isinstance(row, Row) else NOTHING
 
 
-def _time(row: Entry) -> str:
-    if not isinstance(row, Row):
-        return NOTHING
+def _time(row: Row) -> str:
     bounds = (0.01, 5), (1, 3), (10, 2)
     digits = next((digits for bound, digits in bounds if row.median_ms < bound), 1)
     ratio = "" if row.ratio is None else f" ({row.ratio:.2f})"

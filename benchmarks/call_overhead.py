@@ -7,7 +7,6 @@ does nothing else, because every operator with a backward of its own pays for su
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -15,13 +14,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from _results import machine
+from _results import Instructions, Target, write
+from _tables import all_tables
+from rich.console import Console
 
 PROGRAM = Path(__file__).resolve().parents[1] / "build/cmake/bin/call_overhead"
+SETTING = "instructions of a call"
 PAIRS = (
     ("without gradients", "fake_quantize", "add", 2.0),
     ("with gradients", "fake_quantize_autograd", "add_autograd", 1.5),
 )
+QATX, ADDITION = "fake_quantize", "addition"
 FEW, MANY = 500, 1500  # calls; the difference leaves out the start of the program
 
 
@@ -32,23 +35,19 @@ def main() -> int:
     if shutil.which("valgrind") is None:
         print("error: valgrind is not installed (Debian: apt-get install valgrind)")
         return 1
-    rows, targets = [], []
-    for case, ours, reference, at_most in PAIRS:
-        counts = {name: instructions_per_call(name) for name in (ours, reference)}
-        ratio = counts[ours] / counts[reference]
-        for name, count in counts.items():
-            rows.append({"case": case, "contender": name, "instructions": count})
+    rows: list[Instructions] = []
+    targets: list[Target] = []
+    for subject, ours, reference, at_most in PAIRS:
+        case = f"{SETTING}: {subject}"
+        counts = {QATX: instructions_per_call(ours), ADDITION: instructions_per_call(reference)}
+        rows += [Instructions(case, name, count) for name, count in counts.items()]
+        ratio = counts[QATX] / counts[ADDITION]
         targets.append(
-            {"target": f"x {reference}", "case": case, "figure": ratio, "at_most": at_most}
-            | {"reached": ratio <= at_most}
+            Target(f"{subject}, at most {at_most:g}x an addition", case, ratio, at_most=at_most)
         )
-        print(
-            f"{case}: {ours} {counts[ours]:,.0f} instructions, {reference} "
-            f"{counts[reference]:,.0f}: {ratio:.2f}x (at most {at_most})"
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine(()), "rows": rows, "targets": targets}
-    out.write_text(json.dumps(content, indent=1) + "\n")
+    write(out, rows, targets, ())
+    for table in all_tables(rows, targets):
+        Console().print(table.rich())
     print(f"All figures: {out}")
     return 0
 
