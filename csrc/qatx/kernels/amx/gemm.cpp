@@ -26,7 +26,7 @@ bool are_zero(const int32_t* values, int64_t count) {
 // stored and, if they are complete, finished.
 class Pipeline {
  public:
-  Pipeline(const GemmArgs& args)
+  explicit Pipeline(const GemmArgs& args)
       : output_(args.epilogue, args.start, args.n, args.grid.segments * args.k),
         finishing_(finishing_of(output_, !are_zero(args.start, args.n))) {}
 
@@ -99,7 +99,7 @@ struct Work {
   }
   // How many lines of each chunk of weights a pair fetches: the first ones share them.
   int64_t lines(int64_t pair) const {
-    constexpr int64_t kLines = kChunkBytes / 64;
+    constexpr int64_t kLines = kChunkBytes / kLineBytes;
     const int64_t sharing = pairs.count() >= 4 ? 4 : pairs.count() >= 2 ? 2 : 1;
     return fetch && pair < sharing ? kLines / sharing : 0;
   }
@@ -114,7 +114,7 @@ struct Work {
     const Tiles& tiles = tiles_for(pairs.has_lower(pair) ? 2 : 1,
                                    columns(block).count > kTileColumns ? 2 : 1, lines(pair));
     pipeline.multiply(tiles, {slice, pairs.upper(pair), pairs.lower(pair), args.grid.step,
-                              weight(block), next + pair * lines(pair) * 64, begin, sums});
+                              weight(block), next + pair * lines(pair) * kLineBytes, begin, sums});
   }
 };
 
@@ -145,15 +145,15 @@ void run_slices(const Work& work, int64_t block, __m512i* sums) {
     const bool alone = end == first + 1;
     for (int64_t s = 0; s < slices; ++s) {
       work.slices.list(s, slice);
-      const int64_t next = s + 1 < slices ? work.slices.weight(s + 1) : block_bytes;
+      const bool last = s + 1 == slices;
+      const int64_t next = last ? block_bytes : work.slices.weight(s + 1);
       const int64_t ahead = alone ? block_bytes : next - work.slices.weight(s);
       const Begin begin = s == 0 ? Begin::zero : alone ? Begin::tiles : Begin::sums;
       for (int64_t pair = first; pair < end; ++pair) {
+        if (last) work.pipeline.begin_pair(work.pairs, pair);
         work.multiply(pair, block, slice, work.weight(block) + ahead, begin,
                       sums + (pair - first) * kPairVectors);
-        if (s + 1 < slices) continue;
-        work.pipeline.begin_pair(work.pairs, pair);
-        work.pipeline.complete(work.columns(block));
+        if (last) work.pipeline.complete(work.columns(block));
       }
     }
   }

@@ -87,7 +87,6 @@ template <int kTile>
 template <int kRowTiles, int kColumnTiles, int kLines, class Finish>
 void multiply(const Product& product, __m512i* before, const Complete& complete,
               const avx512::Output& output) {
-  constexpr int64_t kLineBytes = 64;
   Finish finish(complete, output, product.slice.count);
   const int64_t ahead = product.next - product.weight;
   const auto chunk = [&](int64_t i, bool first) __attribute__((always_inline)) {

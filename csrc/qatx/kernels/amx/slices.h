@@ -17,6 +17,7 @@ namespace {
 constexpr int64_t kTileColumns = 16;
 constexpr int64_t kBlock = 2 * kTileColumns;
 constexpr int64_t kGroup = 4;
+constexpr int64_t kLineBytes = 64;
 // Of the weights of a block, for 64 bytes of a row.
 constexpr int64_t kChunkBytes = 2 * kTileBytes;
 // What weights may take of the first cache: rows that overlap, as those of a window do, leave more.
