@@ -24,6 +24,10 @@ struct Value {
   at::ScalarType dtype = at::kFloat;  // of what is no codes
 
   bool quantized() const { return qparams.has_value(); }
+  // Of an element in memory.
+  int64_t element_bytes() const {
+    return quantized() ? 1 : static_cast<int64_t>(c10::elementSize(dtype));
+  }
 };
 
 // One operation. Attributes are kept by name, so that an operator is added without a new file

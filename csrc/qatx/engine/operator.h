@@ -61,6 +61,18 @@ class Operator {
   // one, which has so many dimensions, stay as they are: it may be made there.
   virtual bool joins(size_t /*input*/, size_t /*dimensions*/) const { return false; }
 
+  // Whether each of so many samples of the output comes of nothing but the same sample of those
+  // inputs that `by_sample` names, and of the other inputs. Asked where the first dimension of these
+  // inputs, and of the output, counts samples or a multiple of them, and nothing else in their
+  // shapes depends on how many there are.
+  virtual bool keeps_samples(std::span<const Shape> /*inputs*/,
+                             const std::vector<bool>& /*by_sample*/,
+                     int64_t /*samples*/) const {
+    return true;
+  }
+
+  // Of weights, as they are kept in memory: what each run reads.
+  virtual int64_t weight_bytes() const { return 0; }
   // Whether it holds the node's tensor "weight" in a form of its own, from which weight() makes the
   // tensor again, bit for bit: then the node need not keep it.
   virtual bool holds_weight() const { return false; }

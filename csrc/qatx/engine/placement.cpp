@@ -25,10 +25,11 @@ struct Interval {
 class Placer {
  public:
   Placer(const Graph& graph, std::span<const std::unique_ptr<Operator>> operators,
-         const std::vector<Shape>& shapes)
+         const std::vector<Shape>& shapes, const std::vector<Stage>& stages)
       : graph_(graph),
         operators_(operators),
         shapes_(shapes),
+        stages_(stages),
         last_use_(graph.values.size(), -1),
         whole_(graph.values.size(), -1),
         column_(graph.values.size(), 0) {
@@ -68,7 +69,7 @@ class Placer {
         intervals.push_back({{{node.output, 0}}, bytes(node.output), now, now});
       }
     }
-    return assign(std::move(intervals));
+    return assign(intervals);
   }
 
  private:
@@ -82,7 +83,7 @@ class Placer {
   }
   int64_t bytes(int64_t value) const {
     return c10::multiply_integers(shapes_[index(value)]) *
-           (graph_.values[index(value)].quantized() ? 1 : 4);
+           graph_.values[index(value)].element_bytes();
   }
   // Of the dimension that lies innermost in memory.
   int64_t columns(int64_t value) const { return row_size(shapes_[index(value)]); }
@@ -131,11 +132,45 @@ class Placer {
     return once && last && is_in_arena(value) && whole_[index(value)] < 0 ? value : -1;
   }
 
-  // Largest first, each at the lowest offset where it overlaps none that is alive at the same time.
-  Placement assign(std::vector<Interval> intervals) const {
+  const Stage& stage_of(int64_t node) const {
+    return *std::upper_bound(
+        stages_.begin(), stages_.end(), node,
+        [](int64_t n, const Stage& stage) { return n < static_cast<int64_t>(stage.end); });
+  }
+
+  Placement assign(const std::vector<Interval>& intervals) const {
     Placement placement;
     placement.offsets.assign(graph_.values.size(), -1);
     placement.pitches.assign(graph_.values.size(), 0);
+    placement.in_part.assign(graph_.values.size(), false);
+    std::vector<Interval> wholes;
+    std::vector<Interval> parts;
+    for (Interval interval : intervals) {
+      const Stage& first = stage_of(interval.first);
+      const Stage& last = stage_of(interval.last);
+      const bool in_part = first.begin == last.begin && first.parts > 1;
+      for (const auto& [value, begin] : interval.values) {
+        const int64_t whole = whole_[index(value)];
+        if (whole >= 0) placement.pitches[index(value)] = columns(whole);
+        placement.in_part[index(value)] = in_part;
+      }
+      if (in_part) {
+        interval.bytes /= first.parts;
+        parts.push_back(std::move(interval));
+      } else {  // a stage of parts comes back to its first node after its last one
+        if (first.parts > 1) interval.first = static_cast<int64_t>(first.begin);
+        if (last.parts > 1) interval.last = static_cast<int64_t>(last.end) - 1;
+        wholes.push_back(std::move(interval));
+      }
+    }
+    placement.whole = assign(std::move(wholes), placement.offsets);
+    placement.part = assign(std::move(parts), placement.offsets);
+    return placement;
+  }
+
+  // Largest first, each at the lowest offset where it overlaps none that is alive at the same time.
+  static Arena assign(std::vector<Interval> intervals, std::vector<int64_t>& offsets) {
+    Arena arena;
     std::stable_sort(intervals.begin(), intervals.end(),
                      [](const Interval& a, const Interval& b) { return a.bytes > b.bytes; });
     struct Placed {
@@ -160,21 +195,18 @@ class Placer {
         if (offset + room <= from) break;
         offset = std::max(offset, to);
       }
-      for (const auto& [value, begin] : interval.values) {
-        placement.offsets[index(value)] = offset + begin;
-        const int64_t whole = whole_[index(value)];
-        if (whole >= 0) placement.pitches[index(value)] = columns(whole);
-      }
+      for (const auto& [value, begin] : interval.values) offsets[index(value)] = offset + begin;
       all.push_back({offset, offset + room, interval.first, interval.last});
-      placement.ends.push_back(offset + interval.bytes);
-      placement.bytes = std::max(placement.bytes, offset + room);
+      arena.ends.push_back(offset + interval.bytes);
+      arena.bytes = std::max(arena.bytes, offset + room);
     }
-    return placement;
+    return arena;
   }
 
   const Graph& graph_;
   std::span<const std::unique_ptr<Operator>> operators_;
   const std::vector<Shape>& shapes_;
+  const std::vector<Stage>& stages_;
   std::vector<int64_t> last_use_;  // by value: the last node that reads it
   std::vector<int64_t> whole_;     // by value: the one whose rows it is a part of; -1: none
   std::vector<int64_t> column_;    // by value: where it begins in them
@@ -189,8 +221,8 @@ std::vector<Shape> input_shapes(const Node& node, const std::vector<Shape>& shap
 }
 
 Placement place_values(const Graph& graph, std::span<const std::unique_ptr<Operator>> operators,
-                       const std::vector<Shape>& shapes) {
-  return Placer(graph, operators, shapes).place();
+                       const std::vector<Shape>& shapes, const std::vector<Stage>& stages) {
+  return Placer(graph, operators, shapes, stages).place();
 }
 
 }  // namespace qatx::engine

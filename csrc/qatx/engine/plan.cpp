@@ -1,5 +1,6 @@
 #include "qatx/engine/plan.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 #include <c10/util/accumulate.h>
@@ -42,36 +43,55 @@ Plan::Plan(const Graph& graph, std::span<const std::unique_ptr<Operator>> operat
     empty_ |= c10::multiply_integers(shape) == 0;
   }
   if (empty_) return;
-  placement_ = place_values(graph, operators, shapes_);
-  for (size_t n = 0; n < graph.nodes.size(); ++n) {
-    const Node& node = graph.nodes[n];
-    const auto shapes = input_shapes(node, shapes_);
-    const int64_t pitch = placement_.pitches[static_cast<size_t>(node.inputs[0])];
-    const bool joins = pitch != 0 && operators[n]->joins(0, shapes[0].size());
-    steps_.push_back(pitch == 0 || joins ? operators[n]->plan(shapes)
-                                         : operators[n]->plan_apart(shapes, pitch));
-  }
+  stages_ = make_stages(graph, operators, shapes_, second_cache_bytes());
+  placement_ = place_values(graph, operators, shapes_, stages_.stages);
+  wholes_ = std::make_unique<Arenas>(placement_.whole);
+  parts_ = std::make_unique<Arenas>(placement_.part);
+  plan_steps(operators);
 }
 
-at::Tensor Plan::take_arena() const {
-  {
-    const std::lock_guard lock(mutex_);
-    if (!arenas_.empty()) {
-      at::Tensor arena = std::move(arenas_.back());
-      arenas_.pop_back();
-      return arena;
+void Plan::plan_steps(std::span<const std::unique_ptr<Operator>> operators) {
+  for (const Stage& stage : stages_.stages) {
+    for (size_t n = stage.begin; n < stage.end; ++n) {
+      const Node& node = graph_.nodes[n];
+      const auto shapes = shapes_in(stage, node);
+      const int64_t pitch = placement_.pitches[static_cast<size_t>(node.inputs[0])];
+      const bool joins = pitch != 0 && operators[n]->joins(0, shapes[0].size());
+      steps_.push_back(pitch == 0 || joins ? operators[n]->plan(shapes)
+                                           : operators[n]->plan_apart(shapes, pitch));
     }
   }
-  at::Tensor arena = at::empty({placement_.bytes}, at::kByte);
-  // Nothing comes of what kernels read behind a value, but it is memory that was never written.
-  auto* base = arena.mutable_data_ptr<uint8_t>();
-  for (const int64_t end : placement_.ends) std::memset(base + end, 0, kernels::kOverRead);
-  return arena;
 }
 
-void Plan::give_back(at::Tensor arena) const {
+// Of the inputs of a node, or of a part of them.
+std::vector<Shape> Plan::shapes_in(const Stage& stage, const Node& node) const {
+  std::vector<Shape> shapes = input_shapes(node, shapes_);
+  for (size_t i = 0; stage.parts > 1 && i < shapes.size(); ++i) {
+    if (!stages_.divided[static_cast<size_t>(node.inputs[i])]) continue;
+    shapes[i] = part_of(std::move(shapes[i]), stage.parts);
+  }
+  return shapes;
+}
+
+at::Tensor Plan::Arenas::take() const {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!free_.empty()) {
+      at::Tensor memory = std::move(free_.back());
+      free_.pop_back();
+      return memory;
+    }
+  }
+  at::Tensor memory = at::empty({arena_.bytes}, at::kByte);
+  // Nothing comes of what kernels read behind a value, but it is memory that was never written.
+  auto* base = memory.mutable_data_ptr<uint8_t>();
+  for (const int64_t end : arena_.ends) std::memset(base + end, 0, kernels::kOverRead);
+  return memory;
+}
+
+void Plan::Arenas::give_back(at::Tensor memory) const {
   const std::lock_guard lock(mutex_);
-  arenas_.push_back(std::move(arena));
+  free_.push_back(std::move(memory));
 }
 
 std::vector<at::Tensor> Plan::run(std::span<const at::Tensor> inputs) const {
@@ -81,11 +101,11 @@ std::vector<at::Tensor> Plan::run(std::span<const at::Tensor> inputs) const {
   }
   if (empty_) return outputs;
 
-  at::Tensor arena = take_arena();
-  auto* base = arena.mutable_data_ptr<uint8_t>();
+  at::Tensor memory = wholes_->take();
+  auto* base = memory.mutable_data_ptr<uint8_t>();
   std::vector<Buffer> buffers(graph_.values.size());
   for (size_t v = 0; v < buffers.size(); ++v) {
-    if (placement_.offsets[v] >= 0) {
+    if (placement_.offsets[v] >= 0 && !placement_.in_part[v]) {
       buffers[v] = {base + placement_.offsets[v], true, placement_.pitches[v]};
     }
   }
@@ -103,22 +123,79 @@ std::vector<at::Tensor> Plan::run(std::span<const at::Tensor> inputs) const {
   for (size_t i = 0; i < outputs.size(); ++i) {
     buffers[static_cast<size_t>(graph_.outputs[i])] = {outputs[i].mutable_data_ptr()};
   }
-  std::vector<Buffer> step_inputs;
-  for (size_t n = 0; n < steps_.size(); ++n) {
-    const Node& node = graph_.nodes[n];
-    step_inputs.clear();
-    for (const int64_t input : node.inputs) {
-      step_inputs.push_back(buffers[static_cast<size_t>(input)]);
-    }
-    const auto out = static_cast<size_t>(node.output);
-    steps_[n]->run(step_inputs, buffers[out]);
-    const Value& made = graph_.values[out];
-    if (Recording* recording = Recording::active(); recording && !made.name.empty()) {
-      recording->add(made.name, *made.qparams, shapes_[out], buffers[out]);
+  for (const Stage& stage : stages_.stages) run_stage(stage, buffers);
+  wholes_->give_back(std::move(memory));
+  return outputs;
+}
+
+void Plan::run_stage(const Stage& stage, const std::vector<Buffer>& wholes) const {
+  std::vector<at::Tensor> recorded;
+  if (Recording* recording = Recording::active()) {
+    for (size_t n = stage.begin; n < stage.end; ++n) {
+      const auto out = static_cast<size_t>(graph_.nodes[n].output);
+      const Value& made = graph_.values[out];
+      recorded.push_back(made.name.empty() ? at::Tensor()
+                                           : recording->add(made.name, *made.qparams, shapes_[out]));
     }
   }
-  give_back(std::move(arena));
-  return outputs;
+  if (stage.parts == 1) {
+    run_part(stage, 0, wholes, recorded);
+    return;
+  }
+  const auto run_parts = [&](int64_t begin, int64_t end) {
+    at::Tensor memory = parts_->take();
+    std::vector<Buffer> buffers = wholes;
+    for (int64_t part = begin; part < end; ++part) {
+      set_part(stage, part, wholes, memory.mutable_data_ptr<uint8_t>(), buffers);
+      run_part(stage, part, buffers, recorded);
+    }
+    parts_->give_back(std::move(memory));
+  };
+  // A thread that has parts of its own meets the others at the end only, and all that it reads is
+  // in its own caches; but all have to have the same work.
+  const int64_t threads = at::get_num_threads();
+  if (stage.parts % threads == 0 || stage.parts >= 8 * threads) {
+    at::parallel_for(0, stage.parts, 1, run_parts);
+  } else {
+    run_parts(0, stage.parts);
+  }
+}
+
+void Plan::set_part(const Stage& stage, int64_t part, const std::vector<Buffer>& wholes,
+                    uint8_t* memory, std::vector<Buffer>& buffers) const {
+  const auto set = [&](int64_t value) {
+    const auto v = static_cast<size_t>(value);
+    if (placement_.in_part[v]) {
+      buffers[v] = {memory + placement_.offsets[v], true, placement_.pitches[v]};
+    } else if (stages_.divided[v]) {
+      const int64_t rows = c10::multiply_integers(shapes_[v]) / row_size(shapes_[v]) / stage.parts;
+      const int64_t pitch = wholes[v].pitch == 0 ? row_size(shapes_[v]) : wholes[v].pitch;
+      buffers[v].data = static_cast<uint8_t*>(wholes[v].data) +
+                        part * rows * pitch * graph_.values[v].element_bytes();
+    }
+  };
+  for (size_t n = stage.begin; n < stage.end; ++n) {
+    for (const int64_t input : graph_.nodes[n].inputs) set(input);
+    set(graph_.nodes[n].output);
+  }
+}
+
+void Plan::run_part(const Stage& stage, int64_t part, const std::vector<Buffer>& buffers,
+                    std::span<const at::Tensor> recorded) const {
+  std::vector<Buffer> inputs;
+  for (size_t n = stage.begin; n < stage.end; ++n) {
+    const Node& node = graph_.nodes[n];
+    inputs.clear();
+    for (const int64_t input : node.inputs) inputs.push_back(buffers[static_cast<size_t>(input)]);
+    const auto out = static_cast<size_t>(node.output);
+    steps_[n]->run(inputs, buffers[out]);
+    if (!recorded.empty() && recorded[n - stage.begin].defined()) {
+      const at::Tensor& whole = recorded[n - stage.begin];
+      const int64_t samples = whole.dim() == 0 ? 0 : whole.size(0) / stage.parts;
+      write_floats(*graph_.values[out].qparams, buffers[out],
+                   stage.parts == 1 ? whole : whole.narrow(0, part * samples, samples));
+    }
+  }
 }
 
 }  // namespace qatx::engine

@@ -30,9 +30,8 @@ class C10_EXPORT Recording {
   // That of this thread, or nullptr.
   static Recording* active();
 
-  // A value of these sizes, as a program holds it.
-  void add(const std::string& name, const kernels::QParams& qparams, at::IntArrayRef sizes,
-           const Buffer& buffer);
+  // A value of these sizes, to be filled by write_floats().
+  at::Tensor add(const std::string& name, const kernels::QParams& qparams, at::IntArrayRef sizes);
   // In the order in which they were made.
   const std::vector<Entry>& entries() const { return entries_; }
 
@@ -40,5 +39,8 @@ class C10_EXPORT Recording {
   Recording* outer_;
   std::vector<Entry> entries_;
 };
+
+// What the codes of a buffer stand for; `out` lies in memory like all values of a program.
+void write_floats(const kernels::QParams& qparams, const Buffer& buffer, const at::Tensor& out);
 
 }  // namespace qatx::engine

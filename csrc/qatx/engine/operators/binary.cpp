@@ -85,6 +85,14 @@ class Binary final : public Operator {
     return broadcast(name_, inputs[0], inputs[1]);
   }
 
+  // Not where the samples of one operand meet another dimension of the other one.
+  bool keeps_samples(std::span<const Shape> inputs,
+                     const std::vector<bool>& by_sample,
+                     int64_t /*samples*/) const override {
+    return (!by_sample[0] || inputs[0].size() >= inputs[1].size()) &&
+           (!by_sample[1] || inputs[1].size() >= inputs[0].size());
+  }
+
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
  private:

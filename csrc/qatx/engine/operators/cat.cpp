@@ -61,6 +61,12 @@ class Cat final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
+  bool keeps_samples(std::span<const Shape> /*inputs*/,
+                     const std::vector<bool>& /*by_sample*/,
+                     int64_t /*samples*/) const override {
+    return dim_ != 0;
+  }
+
   bool joins(size_t input, size_t dimensions) const override {
     return parts_[input].same && innermost(dimensions) == dim_;
   }

@@ -70,6 +70,9 @@ class Conv final : public Operator {
 
   bool writes_apart() const override { return true; }
 
+  int64_t weight_bytes() const override {
+    return depthwise_ ? depthwise_->bytes() : gemm_->bytes();
+  }
   bool holds_weight() const override { return true; }
   at::Tensor weight() const override {
     return to_node_weight(depthwise_ ? depthwise_->unpack() : gemm_->unpack(), sizes_);

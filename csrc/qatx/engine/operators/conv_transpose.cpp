@@ -4,6 +4,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <numeric>
 #include <array>
 
 #include "qatx/engine/operators/gemm.h"
@@ -86,6 +87,11 @@ class ConvTranspose final : public Operator {
 
   bool writes_apart() const override { return true; }
 
+  int64_t weight_bytes() const override {
+    return std::accumulate(
+        phases_.begin(), phases_.end(), int64_t{0},
+        [](int64_t sum, const Phase& phase) { return sum + phase.gemm.bytes(); });
+  }
   // Each tap is in one phase.
   bool holds_weight() const override { return true; }
   at::Tensor weight() const override {

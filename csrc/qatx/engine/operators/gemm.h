@@ -67,6 +67,8 @@ class PackedGemm {
 
   // The weights that it was made of: int8 [n][segments][k].
   at::Tensor unpack() const;
+  // Of packed weights, decoded.
+  int64_t bytes() const { return groups() * blocks() * block_bytes_; }
 
  private:
   struct Group {
@@ -99,6 +101,8 @@ class PackedDepthwise {
 
   // The weights that it was made of: int8 [channels][taps][1].
   at::Tensor unpack() const;
+  // Of packed weights.
+  int64_t bytes() const { return packed_.numel(); }
 
  private:
   const kernels::DepthwiseKernel& kernel_;

@@ -54,6 +54,15 @@ class Copy {
   // Whether all elements stay where they are.
   bool is_identity() const { return count_ == 1 && rows_.size == 1 && inner_.in == 1; }
 
+  // Whether what is divided into blocks of `size` elements stays in them, and they in their order:
+  // all loops over blocks read what they write.
+  bool keeps_blocks(int64_t size) const {
+    const auto keeps = [&](const Loop& loop) {
+      return loop.out * loop.size <= size || loop.out == loop.in;
+    };
+    return std::all_of(outer_.begin(), outer_.end(), keeps) && keeps(rows_) && keeps(inner_);
+  }
+
   // Of codes, or of float32 values.
   template <class T>
   void run(const T* in, T* out) const {
@@ -217,6 +226,15 @@ class Move final : public Operator {
   }
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
+
+  bool keeps_samples(std::span<const Shape> inputs,
+                     const std::vector<bool>& /*by_sample*/,
+                     int64_t samples) const override {
+    const int64_t size = c10::multiply_integers(inputs[0]) / samples;
+    const std::vector<Copy> all = copies(inputs[0]);
+    return std::all_of(all.begin(), all.end(),
+                       [&](const Copy& copy) { return copy.keeps_blocks(size); });
+  }
 
   // Where all elements stay in their order.
   std::optional<size_t> in_place(std::span<const Shape> inputs) const override {

@@ -59,6 +59,13 @@ class Scores final : public Operator {
     return shape;
   }
 
+  // Not where the first dimension of a mask of three counts heads.
+  bool keeps_samples(std::span<const Shape> inputs,
+                     const std::vector<bool>& by_sample,
+                     int64_t /*samples*/) const override {
+    return !has_mask_ || !by_sample[1] || inputs[1].size() == 4 || inputs[1][0] == inputs[0][0];
+  }
+
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
  private:
