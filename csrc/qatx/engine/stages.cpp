@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <numeric>
@@ -16,6 +17,8 @@ namespace qatx::engine {
 namespace {
 
 constexpr size_t kLongestStage = 256;
+// Of the cache. The rest is for copies of padded lines and weights that pass.
+constexpr double kForValues = 0.75;
 
 size_t index(int64_t i) { return static_cast<size_t>(i); }
 
@@ -96,7 +99,7 @@ class Planner {
       : graph_(graph),
         operators_(operators),
         shapes_(shapes),
-        cache_bytes_(static_cast<double>(cache_bytes)),
+        cache_bytes_(static_cast<double>(cache_bytes) * kForValues),
         batch_(graph, operators, shapes),
         last_use_(graph.values.size(), 0) {
     for (size_t n = 0; n < graph.nodes.size(); ++n) {
@@ -144,20 +147,24 @@ class Planner {
 
   double weights(size_t n) const { return static_cast<double>(operators_[n]->weight_bytes()); }
 
-  // What a byte costs that was used so many bytes ago. Half: pages are still known, and the third
-  // cache has it near.
+  // What a byte costs that was used last so many bytes ago: what is further away is further down,
+  // and its page is less likely to be known.
   double price(double distance) const {
-    if (distance <= cache_bytes_ / 2) return 0;
-    return distance <= 4 * cache_bytes_ ? 0.5 : 1;
+    return distance <= cache_bytes_ ? 0 : std::min(std::log2(distance / cache_bytes_) / 2, 3.0);
   }
 
+  // Weights are read in one go, which prefetchers see. Those that stay in the cache still have to
+  // come from there, for fewer rows each time.
+  static constexpr double kWeightPrice = 0.75;
+  static constexpr double kNearWeightPrice = 0.25;
+
   // Of calling a step.
-  double call() const { return cache_bytes_ / 128; }
+  double call() const { return cache_bytes_ / 64; }
 
   double cost_of_whole(size_t n) const {
     double touched = bytes(graph_.nodes[n].output);
     for (const int64_t input : graph_.nodes[n].inputs) touched += bytes(input);
-    return touched * price(touched) + weights(n) + call();
+    return touched * price(touched) + weights(n) * kWeightPrice + call();
   }
 
   // Tries all stages of several parts that end with node `end` - 1.
@@ -194,11 +201,12 @@ class Planner {
       for (const int64_t divisor : divisors_) {
         const auto parts = static_cast<double>(divisor);
         const double alive = most_bytes / parts + shared_bytes;
-        const bool weights_stay = all_weights + alive <= cache_bytes_ * 3 / 4;
-        const double cost =
-            outer * price(outer) + 2 * inner_bytes * price(alive) +
-            (all_weights + shared_bytes) * (weights_stay ? 1 : parts) +
-            static_cast<double>(end - begin) * parts * call();
+        const bool weights_stay = all_weights + alive <= cache_bytes_;
+        const double cost = outer * price(outer) + 2 * inner_bytes * price(alive) +
+                            (all_weights + shared_bytes) *
+                                (kWeightPrice + (parts - 1) * (weights_stay ? kNearWeightPrice
+                                                                            : kWeightPrice)) +
+                            static_cast<double>(end - begin) * parts * call();
         if (best[begin].cost + cost < best[end].cost) {
           best[end] = {best[begin].cost + cost, {begin, end, divisor}};
         }
