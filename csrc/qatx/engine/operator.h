@@ -62,12 +62,11 @@ class Operator {
   virtual bool joins(size_t /*input*/, size_t /*dimensions*/) const { return false; }
 
   // Whether each of so many samples of the output comes of nothing but the same sample of those
-  // inputs that `by_sample` names, and of the other inputs. Asked where the first dimension of these
-  // inputs, and of the output, counts samples or a multiple of them, and nothing else in their
-  // shapes depends on how many there are.
+  // inputs that `by_sample` names, and of the other inputs. Asked where the first dimension of
+  // these inputs, and of the output, counts samples or a multiple of them, and nothing else in
+  // their shapes depends on how many there are.
   virtual bool keeps_samples(std::span<const Shape> /*inputs*/,
-                             const std::vector<bool>& /*by_sample*/,
-                     int64_t /*samples*/) const {
+                             const std::vector<bool>& /*by_sample*/, int64_t /*samples*/) const {
     return true;
   }
 

@@ -134,8 +134,9 @@ void Plan::run_stage(const Stage& stage, const std::vector<Buffer>& wholes) cons
     for (size_t n = stage.begin; n < stage.end; ++n) {
       const auto out = static_cast<size_t>(graph_.nodes[n].output);
       const Value& made = graph_.values[out];
-      recorded.push_back(made.name.empty() ? at::Tensor()
-                                           : recording->add(made.name, *made.qparams, shapes_[out]));
+      recorded.push_back(made.name.empty()
+                             ? at::Tensor()
+                             : recording->add(made.name, *made.qparams, shapes_[out]));
     }
   }
   if (stage.parts == 1) {

@@ -81,7 +81,8 @@ class Batch {
         by_sample.push_back(is_divided(input));
         all_known &= by_sample.back() || single[index(input)] == shapes[index(input)];
       }
-      keeps_[n] = all_known && operators[n]->keeps_samples(input_shapes(node, shapes), by_sample, size_);
+      keeps_[n] =
+          all_known && operators[n]->keeps_samples(input_shapes(node, shapes), by_sample, size_);
     }
     return true;
   }
@@ -202,11 +203,11 @@ class Planner {
         const auto parts = static_cast<double>(divisor);
         const double alive = most_bytes / parts + shared_bytes;
         const bool weights_stay = all_weights + alive <= cache_bytes_;
-        const double cost = outer * price(outer) + 2 * inner_bytes * price(alive) +
-                            (all_weights + shared_bytes) *
-                                (kWeightPrice + (parts - 1) * (weights_stay ? kNearWeightPrice
-                                                                            : kWeightPrice)) +
-                            static_cast<double>(end - begin) * parts * call();
+        const double cost =
+            outer * price(outer) + 2 * inner_bytes * price(alive) +
+            (all_weights + shared_bytes) *
+                (kWeightPrice + (parts - 1) * (weights_stay ? kNearWeightPrice : kWeightPrice)) +
+            static_cast<double>(end - begin) * parts * call();
         if (best[begin].cost + cost < best[end].cost) {
           best[end] = {best[begin].cost + cost, {begin, end, divisor}};
         }
@@ -219,7 +220,7 @@ class Planner {
   const std::vector<Shape>& shapes_;
   double cache_bytes_;
   Batch batch_;
-  std::vector<size_t> last_use_;  // by value: the last node that reads it, or their number
+  std::vector<size_t> last_use_;   // by value: the last node that reads it, or their number
   std::vector<int64_t> divisors_;  // of the batch, but for 1
 };
 

@@ -21,7 +21,8 @@ struct Stage {
 // All nodes in their order, and the values that parts are made of.
 struct Stages {
   std::vector<Stage> stages;
-  std::vector<bool> divided;  // by value: it consists of samples, which follow one another in memory
+  std::vector<bool>
+      divided;  // by value: it consists of samples, which follow one another in memory
 };
 
 // Divides nodes into stages so that the least is read and written behind the second cache, of

@@ -86,8 +86,7 @@ class Binary final : public Operator {
   }
 
   // Not where the samples of one operand meet another dimension of the other one.
-  bool keeps_samples(std::span<const Shape> inputs,
-                     const std::vector<bool>& by_sample,
+  bool keeps_samples(std::span<const Shape> inputs, const std::vector<bool>& by_sample,
                      int64_t /*samples*/) const override {
     return (!by_sample[0] || inputs[0].size() >= inputs[1].size()) &&
            (!by_sample[1] || inputs[1].size() >= inputs[0].size());

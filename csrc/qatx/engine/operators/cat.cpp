@@ -61,8 +61,7 @@ class Cat final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
-  bool keeps_samples(std::span<const Shape> /*inputs*/,
-                     const std::vector<bool>& /*by_sample*/,
+  bool keeps_samples(std::span<const Shape> /*inputs*/, const std::vector<bool>& /*by_sample*/,
                      int64_t /*samples*/) const override {
     return dim_ != 0;
   }

@@ -4,8 +4,8 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <numeric>
 #include <array>
+#include <numeric>
 
 #include "qatx/engine/operators/gemm.h"
 #include "qatx/engine/operators/operators.h"

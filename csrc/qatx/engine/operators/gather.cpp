@@ -52,8 +52,7 @@ class Gather final : public Operator {
     return out;
   }
 
-  bool keeps_samples(std::span<const Shape> inputs,
-                     const std::vector<bool>& /*by_sample*/,
+  bool keeps_samples(std::span<const Shape> inputs, const std::vector<bool>& /*by_sample*/,
                      int64_t /*samples*/) const override {
     return selection_->maps(inputs[0])[0] == identity(inputs[0][0]);
   }

@@ -227,8 +227,7 @@ class Move final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
-  bool keeps_samples(std::span<const Shape> inputs,
-                     const std::vector<bool>& /*by_sample*/,
+  bool keeps_samples(std::span<const Shape> inputs, const std::vector<bool>& /*by_sample*/,
                      int64_t samples) const override {
     const int64_t size = c10::multiply_integers(inputs[0]) / samples;
     const std::vector<Copy> all = copies(inputs[0]);

@@ -59,11 +59,12 @@ class Scores final : public Operator {
     return shape;
   }
 
-  // Not where the first dimension of a mask of three counts heads.
-  bool keeps_samples(std::span<const Shape> inputs,
-                     const std::vector<bool>& by_sample,
+  // Not where the first dimension of a mask counts rows or heads.
+  bool keeps_samples(std::span<const Shape> inputs, const std::vector<bool>& by_sample,
                      int64_t /*samples*/) const override {
-    return !has_mask_ || !by_sample[1] || inputs[1].size() == 4 || inputs[1][0] == inputs[0][0];
+    if (!has_mask_ || !by_sample[1]) return true;
+    const Shape& mask = inputs[1];
+    return mask.size() == 4 || (mask.size() == 3 && mask[0] == inputs[0][0]);
   }
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
