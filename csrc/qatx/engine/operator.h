@@ -70,8 +70,12 @@ class Operator {
     return true;
   }
 
-  // Of weights, as they are kept in memory: what each run reads.
+  // Of weights: what each run reads.
   virtual int64_t weight_bytes() const { return 0; }
+  // Where they are kept, each uint8 of one dimension. A copy may take the place of each, until the
+  // first step is planned.
+  virtual std::vector<at::Tensor*> packed_weights() { return {}; }
+
   // Whether it holds the node's tensor "weight" in a form of its own, from which weight() makes the
   // tensor again, bit for bit: then the node need not keep it.
   virtual bool holds_weight() const { return false; }

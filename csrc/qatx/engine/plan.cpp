@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "qatx/engine/memory.h"
 #include "qatx/engine/operators/layout.h"
 #include "qatx/engine/recording.h"
 #include "qatx/kernels/window.h"
@@ -82,7 +83,7 @@ at::Tensor Plan::Arenas::take() const {
       return memory;
     }
   }
-  at::Tensor memory = at::empty({arena_.bytes}, at::kByte);
+  at::Tensor memory = allocate(arena_.bytes);
   // Nothing comes of what kernels read behind a value, but it is memory that was never written.
   auto* base = memory.mutable_data_ptr<uint8_t>();
   for (const int64_t end : arena_.ends) std::memset(base + end, 0, kernels::kOverRead);

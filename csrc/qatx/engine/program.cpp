@@ -1,12 +1,17 @@
 #include "qatx/engine/program.h"
 
+#include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 #include <torch/library.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <exception>
 #include <tuple>
 
 #include "qatx/engine/checksum.h"
+#include "qatx/engine/memory.h"
 
 namespace qatx::engine {
 namespace {
@@ -14,14 +19,59 @@ namespace {
 // Plans of the shapes used last; an older one is made again when it comes back.
 constexpr size_t kMostPlans = 32;
 
+// On Torch's threads, for packing weights takes time; of several errors the first node's is thrown.
+std::vector<std::unique_ptr<Operator>> make_operators(const Graph& graph) {
+  const size_t count = graph.nodes.size();
+  std::vector<std::unique_ptr<Operator>> operators(count);
+  std::vector<std::exception_ptr> errors(count);
+  std::atomic<size_t> next{0};  // layers differ in size: each thread takes one when it is free
+  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+    for (size_t n = next++; n < count; n = next++) {
+      try {
+        operators[n] = make_operator(graph, graph.nodes[n]);
+      } catch (...) {
+        errors[n] = std::current_exception();
+      }
+    }
+  });
+  for (const std::exception_ptr& error : errors) {
+    if (error) std::rethrow_exception(error);
+  }
+  return operators;
+}
+
+// Copies all weights to one place, in the order in which they are read.
+void put_together(std::span<const std::unique_ptr<Operator>> operators) {
+  constexpr int64_t kAlignment = 64;
+  const auto room = [](const at::Tensor& weight) {
+    return (weight.numel() + kAlignment - 1) / kAlignment * kAlignment;
+  };
+  int64_t bytes = 0;
+  for (const auto& op : operators) {
+    for (const at::Tensor* weight : op->packed_weights()) bytes += room(*weight);
+  }
+  const at::Tensor all = allocate(bytes);
+  int64_t offset = 0;
+  for (const auto& op : operators) {
+    for (at::Tensor* weight : op->packed_weights()) {
+      const at::Tensor place = all.narrow(0, offset, weight->numel());
+      offset += room(*weight);
+      std::memcpy(place.mutable_data_ptr(), weight->const_data_ptr(),
+                  static_cast<size_t>(weight->numel()));
+      *weight = place;
+    }
+  }
+}
+
 }  // namespace
 
 Program::Program(Graph graph) : graph_(std::move(graph)) {
   check_graph(graph_);
-  for (Node& node : graph_.nodes) {
-    operators_.push_back(make_operator(graph_, node));
-    if (operators_.back()->holds_weight()) node.tensors.erase("weight");
+  operators_ = make_operators(graph_);
+  for (size_t n = 0; n < operators_.size(); ++n) {
+    if (operators_[n]->holds_weight()) graph_.nodes[n].tensors.erase("weight");
   }
+  put_together(operators_);
 }
 
 Graph Program::graph() const {

@@ -73,6 +73,9 @@ class Conv final : public Operator {
   int64_t weight_bytes() const override {
     return depthwise_ ? depthwise_->bytes() : gemm_->bytes();
   }
+  std::vector<at::Tensor*> packed_weights() override {
+    return depthwise_ ? depthwise_->packed() : gemm_->packed();
+  }
   bool holds_weight() const override { return true; }
   at::Tensor weight() const override {
     return to_node_weight(depthwise_ ? depthwise_->unpack() : gemm_->unpack(), sizes_);

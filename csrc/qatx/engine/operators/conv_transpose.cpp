@@ -92,6 +92,14 @@ class ConvTranspose final : public Operator {
         phases_.begin(), phases_.end(), int64_t{0},
         [](int64_t sum, const Phase& phase) { return sum + phase.gemm.bytes(); });
   }
+  std::vector<at::Tensor*> packed_weights() override {
+    std::vector<at::Tensor*> all;
+    for (Phase& phase : phases_) {
+      const auto own = phase.gemm.packed();
+      all.insert(all.end(), own.begin(), own.end());
+    }
+    return all;
+  }
   // Each tap is in one phase.
   bool holds_weight() const override { return true; }
   at::Tensor weight() const override {

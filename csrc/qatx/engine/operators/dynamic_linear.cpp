@@ -40,6 +40,7 @@ class DynamicLinear final : public Operator {
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
   int64_t weight_bytes() const override { return gemm_.bytes(); }
+  std::vector<at::Tensor*> packed_weights() override { return gemm_.packed(); }
   bool holds_weight() const override { return true; }
   at::Tensor weight() const override {
     return to_node_weight(gemm_.unpack(), {gemm_.columns(), k_});

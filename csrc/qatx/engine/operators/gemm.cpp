@@ -116,6 +116,12 @@ at::Tensor PackedGemm::unpack() const {
   return weight;
 }
 
+std::vector<at::Tensor*> PackedGemm::packed() {
+  std::vector<at::Tensor*> tensors;
+  for (Group& group : groups_) tensors.push_back(&group.packed.data);
+  return tensors;
+}
+
 void PackedGemm::run_group(const Group& group, const kernels::Grid& grid,
                            const kernels::Epilogue& epilogue, int64_t block_begin,
                            int64_t block_end) const {

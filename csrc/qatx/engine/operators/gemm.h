@@ -69,6 +69,8 @@ class PackedGemm {
   at::Tensor unpack() const;
   // Of packed weights, decoded.
   int64_t bytes() const { return groups() * blocks() * block_bytes_; }
+  // Of each group, as Operator::packed_weights() has them.
+  std::vector<at::Tensor*> packed();
 
  private:
   struct Group {
@@ -103,6 +105,7 @@ class PackedDepthwise {
   at::Tensor unpack() const;
   // Of packed weights.
   int64_t bytes() const { return packed_.numel(); }
+  std::vector<at::Tensor*> packed() { return {&packed_}; }
 
  private:
   const kernels::DepthwiseKernel& kernel_;

@@ -44,6 +44,7 @@ class Linear final : public Operator {
   bool writes_apart() const override { return true; }
 
   int64_t weight_bytes() const override { return gemm_.bytes(); }
+  std::vector<at::Tensor*> packed_weights() override { return gemm_.packed(); }
   bool holds_weight() const override { return true; }
   at::Tensor weight() const override { return to_node_weight(gemm_.unpack(), {n_, k_}); }
 
