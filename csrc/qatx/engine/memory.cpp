@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #ifdef __linux__
@@ -11,14 +12,15 @@
 
 namespace qatx::engine {
 
-at::Tensor allocate(int64_t bytes) {
+at::Tensor allocate(int64_t bytes, int64_t least_of_page) {
 #ifdef MADV_HUGEPAGE
   constexpr int64_t kPage = int64_t{2} << 20;
-  if (bytes >= kPage) {
-    const auto size = static_cast<size_t>((bytes + 63) / 64 * 64);
+  const int64_t pages = (bytes + kPage - least_of_page) / kPage;
+  if (pages > 0) {
+    const auto size = static_cast<size_t>(std::max(pages * kPage, (bytes + 63) / 64 * 64));
     if (void* memory = std::aligned_alloc(kPage, size)) {
       // Fails where there are none, which changes nothing.
-      madvise(memory, static_cast<size_t>(bytes / kPage * kPage), MADV_HUGEPAGE);
+      madvise(memory, static_cast<size_t>(pages * kPage), MADV_HUGEPAGE);
       return at::from_blob(memory, {bytes}, [](void* p) { std::free(p); }, at::kByte);
     }
   }

@@ -83,7 +83,7 @@ at::Tensor Plan::Arenas::take() const {
       return memory;
     }
   }
-  at::Tensor memory = allocate(arena_.bytes);
+  at::Tensor memory = allocate(arena_.bytes, 512 << 10);
   // Nothing comes of what kernels read behind a value, but it is memory that was never written.
   auto* base = memory.mutable_data_ptr<uint8_t>();
   for (const int64_t end : arena_.ends) std::memset(base + end, 0, kernels::kOverRead);

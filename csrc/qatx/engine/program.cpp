@@ -50,7 +50,7 @@ void put_together(std::span<const std::unique_ptr<Operator>> operators) {
   for (const auto& op : operators) {
     for (const at::Tensor* weight : op->packed_weights()) bytes += room(*weight);
   }
-  const at::Tensor all = allocate(bytes);
+  const at::Tensor all = allocate(bytes, 2 << 20);
   int64_t offset = 0;
   for (const auto& op : operators) {
     for (at::Tensor* weight : op->packed_weights()) {
