@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BATCH = 2
+BATCH = 6
 MOST_ELEMENTS = 3000  # of one sample, in any value
 
 

@@ -110,6 +110,13 @@ def check_dynamic(seed: int) -> None:
         assert torch.equal(y, expected), net.operators
 
 
+@pytest.fixture(autouse=True, params=["parts", "whole"])
+def batch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples one after the other through several layers, as where a batch does not fit the second
+    cache, or all together."""
+    monkeypatch.setenv("QATX_L2_BYTES", "100" if request.param == "parts" else "1000000000")
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("first", range(0, SEEDS, 8))
 def test_rows_by_their_own_range(first: int):

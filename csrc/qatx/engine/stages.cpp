@@ -159,6 +159,10 @@ class Planner {
   static constexpr double kWeightPrice = 0.75;
   static constexpr double kNearWeightPrice = 0.25;
 
+  // Of what a stage writes for later ones: its lines are fetched, written back, and come in runs of
+  // a part (a U-Net's skip connections made this plain).
+  static constexpr double kLeaving = 3;
+
   // Of calling a step.
   double call() const { return cache_bytes_ / 64; }
 
@@ -198,7 +202,7 @@ class Planner {
       most_bytes = std::max(most_bytes, read_bytes + bytes(node.output));
       all_weights += weights(begin);
 
-      const double outer = read_bytes + made_bytes;
+      const double outer = read_bytes + made_bytes * kLeaving;
       for (const int64_t divisor : divisors_) {
         const auto parts = static_cast<double>(divisor);
         const double alive = most_bytes / parts + shared_bytes;
