@@ -98,8 +98,10 @@ TEST(StagesTest, AllNodesInTheirOrder) {
 TEST(StagesTest, PartsFitTheCache) {
   const Graph graph = network(12);
   EXPECT_EQ(most_parts(stages_of(graph, {kImages}, kHuge)), 1);
-  EXPECT_EQ(most_parts(stages_of(graph, {kImages}, 2 * kSmall)), 4);
-  EXPECT_EQ(most_parts(stages_of(graph, {kImages}, kSmall)), 8);
+  // How many depends on the size of packed weights, which each instruction set has its own of.
+  const int64_t few = most_parts(stages_of(graph, {kImages}, 2 * kSmall));
+  EXPECT_GT(few, 1);
+  EXPECT_GT(most_parts(stages_of(graph, {kImages}, kSmall)), few);
   EXPECT_EQ(most_parts(stages_of(graph, {{1, 4, 90, 90}}, kSmall)), 1);
 }
 
