@@ -101,7 +101,7 @@ TEST(StagesTest, PartsFitTheCache) {
   // How many depends on the size of packed weights, which each instruction set has its own of.
   const int64_t few = most_parts(stages_of(graph, {kImages}, 2 * kSmall));
   EXPECT_GT(few, 1);
-  EXPECT_GT(most_parts(stages_of(graph, {kImages}, kSmall)), few);
+  EXPECT_GE(most_parts(stages_of(graph, {kImages}, kSmall)), few);
   EXPECT_EQ(most_parts(stages_of(graph, {{1, 4, 90, 90}}, kSmall)), 1);
 }
 
