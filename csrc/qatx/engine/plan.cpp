@@ -68,8 +68,7 @@ void Plan::plan_steps(std::span<const std::unique_ptr<Operator>> operators) {
 std::vector<Shape> Plan::shapes_in(const Stage& stage, const Node& node) const {
   std::vector<Shape> shapes = input_shapes(node, shapes_);
   for (size_t i = 0; stage.parts > 1 && i < shapes.size(); ++i) {
-    if (!stages_.divided[static_cast<size_t>(node.inputs[i])]) continue;
-    shapes[i] = part_of(std::move(shapes[i]), stage.parts);
+    if (stages_.divided[static_cast<size_t>(node.inputs[i])]) shapes[i][0] /= stage.parts;
   }
   return shapes;
 }

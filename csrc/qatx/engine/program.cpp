@@ -12,6 +12,7 @@
 
 #include "qatx/engine/checksum.h"
 #include "qatx/engine/memory.h"
+#include "qatx/kernels/ceil_div.h"
 
 namespace qatx::engine {
 namespace {
@@ -44,7 +45,7 @@ std::vector<std::unique_ptr<Operator>> make_operators(const Graph& graph) {
 void put_together(std::span<const std::unique_ptr<Operator>> operators) {
   constexpr int64_t kAlignment = 64;
   const auto room = [](const at::Tensor& weight) {
-    return (weight.numel() + kAlignment - 1) / kAlignment * kAlignment;
+    return kernels::ceil_div(weight.numel(), kAlignment) * kAlignment;
   };
   int64_t bytes = 0;
   for (const auto& op : operators) {

@@ -9,7 +9,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <numeric>
 
 #include "qatx/engine/placement.h"
 
@@ -233,11 +232,6 @@ class Planner {
 Stages make_stages(const Graph& graph, std::span<const std::unique_ptr<Operator>> operators,
                    const std::vector<Shape>& shapes, int64_t cache_bytes) {
   return Planner(graph, operators, shapes, cache_bytes).plan();
-}
-
-Shape part_of(Shape shape, int64_t parts) {
-  shape[0] /= parts;
-  return shape;
 }
 
 int64_t second_cache_bytes() {

@@ -31,9 +31,6 @@ struct Stages {
 Stages make_stages(const Graph& graph, std::span<const std::unique_ptr<Operator>> operators,
                    const std::vector<Shape>& shapes, int64_t cache_bytes);
 
-// The shape of one of `parts` parts of a value.
-Shape part_of(Shape shape, int64_t parts);
-
 // Of a core: what the system says, or environment variable QATX_L2_BYTES, which is read each time.
 int64_t second_cache_bytes();
 
