@@ -19,7 +19,10 @@ struct ElementwiseKernels {
   void (*quantize)(const float* x, uint8_t* q, int64_t n, const QParams& qparams);
   // x = float(q - zero_point) * scale
   void (*dequantize)(const uint8_t* q, float* x, int64_t n, const QParams& qparams);
-  // The same with a transposition: x is [channels][pixels] (NCHW), q is [pixels][channels] (NHWC).
+  // steps = q - zero_point, which has to fit 8 signed bits. Returns their sum.
+  int32_t (*center)(const uint8_t* q, int8_t* steps, int64_t n, uint8_t zero_point);
+  // As quantize and dequantize, with a transposition: x is [channels][pixels] (NCHW), q is
+  // [pixels][channels] (NHWC).
   void (*quantize_to_nhwc)(const float* x, uint8_t* q, int64_t channels, int64_t pixels,
                            const QParams& qparams);
   void (*dequantize_to_nchw)(const uint8_t* q, float* x, int64_t channels, int64_t pixels,

@@ -167,6 +167,28 @@ TEST_P(ElementwiseTest, Dequantize) {
   }
 }
 
+// All codes that a zero point leaves within 8 signed bits.
+TEST_P(ElementwiseTest, Center) {
+  for (int64_t n = 0; n <= 300; ++n) {
+    const int zero_point = integer(0, 255);
+    Buffer<uint8_t> q(n, integer(0, 63));
+    Buffer<int8_t> steps(n, integer(0, 63));
+    for (uint8_t& code : q) {
+      code = static_cast<uint8_t>(
+          integer(std::max(0, zero_point - 128), std::min(255, zero_point + 127)));
+    }
+    const int32_t sum =
+        kernel().center(q.data(), steps.data(), n, static_cast<uint8_t>(zero_point));
+    int64_t expected = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      expected += q[i] - zero_point;
+      ASSERT_EQ(int{steps[i]}, q[i] - zero_point) << "element " << i << " of " << n;
+    }
+    EXPECT_EQ(sum, expected) << n;
+    EXPECT_TRUE(steps.zones_intact()) << n;
+  }
+}
+
 TEST_P(ElementwiseTest, Transposed) {
   for (int64_t channels = 1; channels <= 70; ++channels) {
     for (const int64_t pixels : {1, 2, 7, 15, 16, 17, 49, 63, 64, 65, 130}) {

@@ -24,10 +24,11 @@ enum class Bags : int64_t { none = 0, sum = 1, mean = 2 };
 class Embedding final : public Operator {
  public:
   explicit Embedding(const NodeReader& node)
-      : name_(node.name()),
-        output_(node),
-        weight_(node.tensor("weight", at::kByte, 2)),
-        bags_(static_cast<Bags>(node.ints("bags", 1, 0, 2)[0])) {
+      : name_(node.name()), output_(node), bags_(static_cast<Bags>(node.ints("bags", 1, 0, 2)[0])) {
+    const at::Tensor weight = node.tensor("weight", at::kByte, 2);
+    table_rows_ = weight.size(0);
+    width_ = weight.size(1);
+    table_ = weight.view(-1);
     const size_t inputs = bags_ == Bags::none ? 1 : 2;
     node.check_input_count(inputs, inputs);
     for (size_t i = 0; i < inputs; ++i) {
@@ -39,8 +40,8 @@ class Embedding final : public Operator {
       return;
     }
     scale_ = node.tensor("weight_scale", at::kFloat, 1);
-    TORCH_CHECK_VALUE(scale_.numel() == weight_.size(0), "qatx program: embedding '", name_,
-                      "': weight_scale must have ", weight_.size(0),
+    TORCH_CHECK_VALUE(scale_.numel() == table_rows_, "qatx program: embedding '", name_,
+                      "': weight_scale must have ", table_rows_,
                       " elements, one for each row, got ", scale_.numel());
     for (int64_t v = 0; v < scale_.numel(); ++v) {
       TORCH_CHECK_VALUE(is_valid_scale(scale_.const_data_ptr<float>()[v]),
@@ -54,10 +55,10 @@ class Embedding final : public Operator {
       TORCH_CHECK_VALUE(inputs[0].size() == 1 && inputs[1].size() == 1, "qatx program: embedding '",
                         name_, "' takes indices and offsets of one dimension, got ",
                         at::IntArrayRef(inputs[0]), " and ", at::IntArrayRef(inputs[1]));
-      return {inputs[1][0], weight_.size(1)};
+      return {inputs[1][0], width_};
     }
     Shape out = inputs[0];
-    out.push_back(weight_.size(1));
+    out.push_back(width_);
     TORCH_CHECK_VALUE(!is_image(out.size()), "qatx program: embedding '", name_,
                       "' takes indices of any number of dimensions but 3 and 4, got ",
                       at::IntArrayRef(inputs[0]));
@@ -65,6 +66,11 @@ class Embedding final : public Operator {
   }
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
+
+  // So that the table lies in large pages: a row is where no other one was.
+  std::vector<at::Tensor*> packed_weights() override { return {&table_}; }
+  bool holds_weight() const override { return true; }
+  at::Tensor weight() const override { return table_.clone().view({table_rows_, width_}); }
 
  private:
   friend class EmbeddingStep;
@@ -76,7 +82,7 @@ class Embedding final : public Operator {
                       "' without weight_scale must give codes, and have neither bags nor a clamp");
     const kernels::QParams& qparams = *node.output().qparams;
     const auto [least, most] = std::minmax_element(
-        weight_.const_data_ptr<uint8_t>(), weight_.const_data_ptr<uint8_t>() + weight_.numel());
+        table_.const_data_ptr<uint8_t>(), table_.const_data_ptr<uint8_t>() + table_.numel());
     TORCH_CHECK_VALUE(*least >= qparams.quant_min && *most <= qparams.quant_max,
                       "qatx program: embedding '", name_, "': weight must be codes in ",
                       qparams.quant_min, "..", qparams.quant_max, ", has ", int{*least}, "..",
@@ -85,7 +91,9 @@ class Embedding final : public Operator {
 
   std::string name_;
   Output output_;
-  at::Tensor weight_;
+  int64_t table_rows_;
+  int64_t width_;
+  at::Tensor table_;  // all rows, one after the other
   at::Tensor scale_;  // undefined: none
   Bags bags_;
 };
@@ -96,11 +104,11 @@ class EmbeddingStep final : public Step {
       : op_(op),
         count_(c10::multiply_integers(inputs[0])),
         rows_(op.bags_ == Bags::none ? count_ : inputs[1][0]),
-        width_(op.weight_.size(1)) {}
+        width_(op.width_) {}
 
   void run(std::span<const Buffer> inputs, Buffer output) const override {
     const int64_t* indices = inputs[0].indices();
-    check(indices, count_, op_.weight_.size(0) - 1, "index");
+    check(indices, count_, op_.table_rows_ - 1, "index");
     const int64_t* offsets = nullptr;
     if (op_.bags_ != Bags::none) {
       offsets = inputs[1].indices();
@@ -143,7 +151,7 @@ class EmbeddingStep final : public Step {
   }
 
   const uint8_t* codes(int64_t index) const {
-    return op_.weight_.const_data_ptr<uint8_t>() + index * width_;
+    return op_.table_.const_data_ptr<uint8_t>() + index * width_;
   }
   kernels::QParams qparams(int64_t index) const {
     const float scale = op_.scale_.const_data_ptr<float>()[index];
@@ -157,7 +165,7 @@ class EmbeddingStep final : public Step {
     static constexpr uint8_t kOne = 1;
     constexpr int64_t kVector = 64;
     const int64_t whole = (width_ + kVector - 1) / kVector * kVector;
-    const int64_t left = std::min(room, op_.weight_.numel() - index * width_);
+    const int64_t left = std::min(room, op_.table_.numel() - index * width_);
     kernels::active().elementwise.mul({codes(index), qparams(index), 0, false},
                                       {&kOne, {1.0f, 1.0f, 0, 0, 255}, 0, true}, 1,
                                       whole <= left ? whole : width_, epilogue);

@@ -99,15 +99,10 @@ class MatMulStep final : public Step {
           start_(new int32_t[step.scale_.size()]()) {}
 
     void take(const uint8_t* codes) {
-      const auto zero_point = static_cast<uint8_t>(step_.op_.b_.zero_point);
+      const auto& center = kernels::active().elementwise.center;
       for (int64_t c = 0; c < step_.n_; ++c) {
-        const uint8_t* from = codes + c * step_.k_;
-        int8_t* to = steps_.get() + c * step_.k_;
-        int32_t sum = 0;
-        for (int64_t i = 0; i < step_.k_; ++i) {
-          to[i] = static_cast<int8_t>(from[i] - zero_point);
-          sum += to[i];
-        }
+        const int32_t sum = center(codes + c * step_.k_, steps_.get() + c * step_.k_, step_.k_,
+                                   static_cast<uint8_t>(step_.op_.b_.zero_point));
         start_[static_cast<size_t>(c)] = -step_.op_.a_.zero_point * sum;
       }
       step_.kernel_.pack(steps_.get(), step_.n_, 1, step_.k_, packed_.get());

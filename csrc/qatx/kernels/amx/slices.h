@@ -27,13 +27,13 @@ constexpr int64_t kFirstCacheBytesOfWindows = 40 * 1024;
 constexpr int64_t kMostChunks = 2 * kFirstCacheBytesOfWindows / kChunkBytes;
 
 struct ChunkOrder {
+  static constexpr int64_t kRun = kGroup;
+
   template <class At>
   static void visit(const At& at) {
     for (int64_t tile = 0; tile < kBlock; tile += kTileColumns) {
       for (int64_t group = 0; group < kRowBytes; group += kGroup) {
-        for (int64_t c = tile; c < tile + kTileColumns; ++c) {
-          for (int64_t i = group; i < group + kGroup; ++i) at(c, i);
-        }
+        for (int64_t c = tile; c < tile + kTileColumns; ++c) at(c, group);
       }
     }
   }

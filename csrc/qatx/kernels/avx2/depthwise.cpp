@@ -21,13 +21,15 @@ size_t packed_bytes(int64_t channels, int64_t taps) {
 }
 
 struct Order {
+  static constexpr int64_t kRun = 1;
+
   template <class Visit>
   static void visit(int64_t channels, int64_t taps, const Visit& visit) {
     for (int64_t block = 0; block < channels; block += kBlock) {
       for (int64_t pair = 0; pair < taps; pair += 2) {
         for (int64_t c = block; c < block + kBlock; ++c) {
           for (int64_t t = pair; t < pair + 2; ++t) {
-            visit(c < channels && t < taps ? c * taps + t : -1);
+            visit(c * taps + t, c < channels && t < taps ? 1 : 0);
           }
         }
       }

@@ -17,6 +17,8 @@ constexpr int64_t kGroup = 4;
 constexpr int64_t kGroupBytes = kBlock * kGroup;
 
 struct Group {
+  static constexpr int64_t kRun = 1;
+
   template <class At>
   static void visit(const At& at) {
     for (int64_t odd = 0; odd < 2; ++odd) {

@@ -15,11 +15,13 @@ size_t packed_bytes(int64_t channels, int64_t taps) {
 
 // Weights stay in their order; zeros fill them up.
 struct Order {
+  static constexpr int64_t kRun = 1;
+
   template <class Visit>
   static void visit(int64_t channels, int64_t taps, const Visit& visit) {
     const int64_t count = channels * taps;
     const auto all = static_cast<int64_t>(packed_bytes(channels, taps));
-    for (int64_t i = 0; i < all; ++i) visit(i < count ? i : -1);
+    for (int64_t i = 0; i < all; ++i) visit(i, i < count ? 1 : 0);
   }
 };
 using Weights = DepthwisePacking<Order, int8_t>;

@@ -15,11 +15,13 @@ int64_t block_bytes(int64_t segments, int64_t k) { return kBlock * segments * k;
 
 // Weights stay in their order; zeros fill the last block up.
 struct Order {
+  static constexpr int64_t kRun = 1;
+
   template <class Visit>
   static void visit(int64_t n, int64_t segments, int64_t k, const Visit& visit) {
     const int64_t count = n * segments * k;
     const int64_t all = ceil_div(n, kBlock) * block_bytes(segments, k);
-    for (int64_t i = 0; i < all; ++i) visit(i < count ? i : -1);
+    for (int64_t i = 0; i < all; ++i) visit(i, i < count ? 1 : 0);
   }
 };
 using Weights = GemmPacking<Order>;

@@ -32,6 +32,8 @@ size_t packed_bytes(int64_t channels, int64_t taps) {
 }
 
 struct Order {
+  static constexpr int64_t kRun = 1;
+
   template <class Visit>
   static void visit(int64_t channels, int64_t taps, const Visit& visit) {
     for (int64_t block = 0; block < channels; block += kBlock) {
@@ -42,7 +44,7 @@ struct Order {
           const int64_t lane = i % kLaneChannels / 4;
           const int64_t c = block + lane % lanes * kLaneChannels + 4 * vector + i % 4;
           for (int64_t t = group; t < group + kGroup; ++t) {
-            visit(c < channels && t < taps ? c * taps + t : -1);
+            visit(c * taps + t, c < channels && t < taps ? 1 : 0);
           }
         }
       }

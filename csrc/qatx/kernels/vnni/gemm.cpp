@@ -19,11 +19,11 @@ constexpr int64_t kVectorBytes = 64;
 constexpr int64_t kVectorColumns = 16;
 
 struct Group {
+  static constexpr int64_t kRun = kGroup;
+
   template <class At>
   static void visit(const At& at) {
-    for (int64_t c = 0; c < kBlock; ++c) {
-      for (int64_t i = 0; i < kGroup; ++i) at(c, i);
-    }
+    for (int64_t c = 0; c < kBlock; ++c) at(c, 0);
   }
 };
 using Order = BlockOrder<kBlock, kGroup, Group>;
