@@ -32,7 +32,7 @@ PEERS = ("nncf", "onnx", "onnxruntime", "onnxscript", "openvino")
 FULL = Plan(
     batches=(1, 16),
     threads=(1, 2),
-    budget=Budget(seconds=2.5, rounds=3, attempts=2, settle=True),
+    budget=Budget(seconds=2.5, rounds=5, attempts=2, settle=True),
     quick=False,
 )
 QUICK = Plan(
