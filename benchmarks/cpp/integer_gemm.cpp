@@ -84,9 +84,9 @@ std::vector<double> time_layer(const Layer& layer, int rounds) {
   const int64_t edge = (layer.kernel - 1) / 2;
   engine::Axis axis{layer.size, layer.out(), layer.stride, {}};
   for (int64_t t = 0; t < layer.kernel; ++t) axis.taps.push_back(t - edge);
-  engine::GemmInput input("layer", {engine::Axis{}, axis, axis}, 1, layer.k, 1, 128);
-  input.join_lines();
   const int64_t together = engine::taps_together(axis.taps, layer.stride, layer.k, 1);
+  engine::GemmInput input("layer", {engine::Axis{}, axis, axis}, 1, layer.k, together, 128);
+  input.join_lines();
   const int64_t segments = layer.kernel * layer.kernel / together;
   const at::Tensor images =
       at::randint(256, {layer.size * layer.size * layer.k + kOverRead}, at::kByte);

@@ -149,7 +149,7 @@ def _conv(b: _Builder, x: int) -> int | None:
     if any(di * (k - 1) + 1 > n for n, k, di in zip(sizes, kernel, dilation, strict=True)):
         return None
     groups = d.choice([g for g in (1, 1, 2, 4, channels) if channels % g == 0])
-    out = d.choice([n for n in (1, 4, 6, 8, 12, 16, channels) if n % groups == 0] or [channels])
+    out = d.choice([n for n in (1, 4, 6, 8, 12, 16, 52, channels) if n % groups == 0] or [channels])
     conv = [nn.Conv1d, nn.Conv2d, nn.Conv3d][dims - 1]
     bn = [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d][dims - 1]
     layer = conv(channels, out, kernel, stride, padding, dilation, groups, bias=b.maybe())

@@ -57,6 +57,10 @@ class Operator {
                                            int64_t /*pitch*/) const {
     return nullptr;
   }
+  // How far apart the rows of the first input are best read; 0: it does not matter.
+  virtual int64_t best_pitch(std::span<const Shape> /*inputs*/) const { return 0; }
+  // Whether it only gives the rows of its input another shape, wherever they lie: it is in place.
+  virtual bool passes_rows(std::span<const Shape> /*inputs*/) const { return false; }
   // Whether rows of the output consist of rows of all inputs in their order, and the codes of this
   // one, which has so many dimensions, stay as they are: it may be made there.
   virtual bool joins(size_t /*input*/, size_t /*dimensions*/) const { return false; }

@@ -32,8 +32,11 @@ class Placer {
         stages_(stages),
         last_use_(graph.values.size(), -1),
         whole_(graph.values.size(), -1),
-        column_(graph.values.size(), 0) {
+        column_(graph.values.size(), 0),
+        pitch_(graph.values.size(), 0),
+        maker_(graph.values.size(), 0) {
     for (size_t n = 0; n < graph.nodes.size(); ++n) {
+      maker_[index(graph.nodes[n].output)] = n;
       for (const int64_t input : graph.nodes[n].inputs) {
         last_use_[index(input)] = static_cast<int64_t>(n);
       }
@@ -42,6 +45,7 @@ class Placer {
 
   Placement place() {
     for (size_t n = 0; n < graph_.nodes.size(); ++n) join_inputs(n);
+    for (size_t n = 0; n < graph_.nodes.size(); ++n) spread_input(n);
     std::vector<Interval> intervals;
     std::vector<int64_t> interval_of(graph_.values.size(), -1);
     for (size_t n = 0; n < graph_.nodes.size(); ++n) {
@@ -82,7 +86,9 @@ class Placer {
     return !is_output(value) && std::count(graph_.inputs.begin(), graph_.inputs.end(), value) == 0;
   }
   int64_t bytes(int64_t value) const {
-    return c10::multiply_integers(shapes_[index(value)]) *
+    const int64_t elements = c10::multiply_integers(shapes_[index(value)]);
+    const int64_t pitch = pitch_[index(value)];
+    return (pitch == 0 ? elements : elements / columns(value) * pitch) *
            graph_.values[index(value)].element_bytes();
   }
   // Of the dimension that lies innermost in memory.
@@ -95,7 +101,9 @@ class Placer {
     int64_t column = 0;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       const int64_t value = node.inputs[i];
-      if (operators_[n]->joins(i, shapes_[index(value)].size()) && can_lie_in(value, n)) {
+      if (operators_[n]->joins(i, shapes_[index(value)].size()) && is_free(value) &&
+          operators_[maker_[index(value)]]->writes_apart() &&
+          is_read_apart(value, columns(node.output), n)) {
         whole_[index(value)] = node.output;
         column_[index(value)] = column;
       }
@@ -103,13 +111,35 @@ class Placer {
     }
   }
 
-  // Whether what makes a value, and all that read it but node n, can have its rows apart.
-  bool can_lie_in(int64_t value, size_t n) const {
-    if (!is_in_arena(value) || whole_[index(value)] >= 0) return false;
-    const int64_t pitch = columns(graph_.nodes[n].output);
+  // Has the rows of the first input of a node as far apart as it would like to read them, if all
+  // that make and read them can.
+  void spread_input(size_t n) {
+    int64_t value = graph_.nodes[n].inputs[0];
+    const int64_t pitch = operators_[n]->best_pitch(input_shapes(graph_.nodes[n], shapes_));
+    if (pitch == 0 || pitch <= columns(value)) return;
+    std::vector<int64_t> values;
+    for (std::optional<size_t> passed;;) {
+      if (!is_free(value) || !is_read_apart(value, pitch, passed)) return;
+      values.push_back(value);
+      passed = maker_[index(value)];
+      if (operators_[*passed]->writes_apart()) break;
+      const Node& node = graph_.nodes[*passed];
+      if (!operators_[*passed]->passes_rows(input_shapes(node, shapes_))) return;
+      value = node.inputs[0];
+      if (last_use_[index(value)] != static_cast<int64_t>(*passed)) return;
+    }
+    for (const int64_t v : values) pitch_[index(v)] = pitch;
+  }
+
+  // Whether it may lie where it is best.
+  bool is_free(int64_t value) const {
+    return is_in_arena(value) && whole_[index(value)] < 0 && pitch_[index(value)] == 0;
+  }
+
+  // Whether all that read a value, but for node n, can have its rows so far apart.
+  bool is_read_apart(int64_t value, int64_t pitch, std::optional<size_t> n) const {
     for (size_t m = 0; m < graph_.nodes.size(); ++m) {
       const Node& node = graph_.nodes[m];
-      if (node.output == value && !operators_[m]->writes_apart()) return false;
       const auto uses = std::count(node.inputs.begin(), node.inputs.end(), value);
       if (uses == 0) continue;
       if (uses > 1) return false;
@@ -129,7 +159,8 @@ class Placer {
     const int64_t value = node.inputs[*input];
     const bool once = std::count(node.inputs.begin(), node.inputs.end(), value) == 1;
     const bool last = last_use_[index(value)] == static_cast<int64_t>(n);
-    return once && last && is_in_arena(value) && whole_[index(value)] < 0 ? value : -1;
+    const bool alike = pitch_[index(value)] == pitch_[index(node.output)];
+    return once && last && alike && is_in_arena(value) && whole_[index(value)] < 0 ? value : -1;
   }
 
   const Stage& stage_of(int64_t node) const {
@@ -151,7 +182,7 @@ class Placer {
       const bool in_part = first.begin == last.begin && first.parts > 1;
       for (const auto& [value, begin] : interval.values) {
         const int64_t whole = whole_[index(value)];
-        if (whole >= 0) placement.pitches[index(value)] = columns(whole);
+        placement.pitches[index(value)] = whole >= 0 ? columns(whole) : pitch_[index(value)];
         placement.in_part[index(value)] = in_part;
       }
       if (in_part) {
@@ -210,6 +241,8 @@ class Placer {
   std::vector<int64_t> last_use_;  // by value: the last node that reads it
   std::vector<int64_t> whole_;     // by value: the one whose rows it is a part of; -1: none
   std::vector<int64_t> column_;    // by value: where it begins in them
+  std::vector<int64_t> pitch_;     // by value: how far apart its own rows lie; 0: not apart
+  std::vector<size_t> maker_;      // by value: the node
 };
 
 }  // namespace

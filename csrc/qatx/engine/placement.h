@@ -29,7 +29,8 @@ struct Placement {
 };
 
 // Values that are never alive together share memory, as do a value and what is computed from it in
-// place. What is only put together with others (cat) is made where the whole is.
+// place. What is only put together with others (cat) is made where the whole is. Rows lie a little
+// apart where those that read them are faster then, and all take it.
 Placement place_values(const Graph& graph, std::span<const std::unique_ptr<Operator>> operators,
                        const std::vector<Shape>& shapes, const std::vector<Stage>& stages);
 

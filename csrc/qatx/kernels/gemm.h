@@ -26,6 +26,7 @@ struct GemmArgs {
 struct GemmKernel {
   int64_t block;     // columns per block
   int64_t row_tile;  // rows that are computed together: what a task takes is best a multiple
+  int64_t row_line;  // bytes; rows are read fastest where each begins with a multiple of these
   // Of the packed form of a block's weights, a multiple of 64. Those of all blocks, of which the
   // last is filled up, lie one after the other.
   int64_t (*block_bytes)(int64_t segments, int64_t k);

@@ -43,14 +43,14 @@ class GemmInputTest : public ::testing::Test {
     std::vector<uint8_t> codes(
         static_cast<size_t>(images * depth.size * height.size * width.size * channels));
     for (uint8_t& code : codes) code = static_cast<uint8_t>(random_());
-    GemmInput input("test", axes, images, channels, groups, kPadding);
+    const int64_t together = taps_together(width.taps, width.stride, channels, groups);
+    GemmInput input("test", axes, images, channels, together, kPadding);
     if (join) input.join_lines();
     const int64_t rows = images * depth.output * height.output * width.output;
     ASSERT_EQ(input.lines() * input.width(), rows);
 
     const int64_t begin = integer(0, input.lines() - 1);
     const int64_t end = integer(begin + 1, input.lines());
-    const int64_t together = taps_together(width.taps, width.stride, channels, groups);
     const int64_t bytes = channels / groups * together;
     int64_t next = begin * input.width();
     input.for_each_part(codes.data(), begin, end, [&](const kernels::Grid& grid, int64_t first) {

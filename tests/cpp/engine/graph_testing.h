@@ -3,11 +3,14 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/full.h>
 
+#include <memory>
 #include <utility>
+#include <vector>
 
 #include "../tensor_testing.h"
 #include "qatx/engine/graph.h"
 #include "qatx/engine/moves.h"
+#include "qatx/engine/placement.h"
 
 // Builds graphs by hand.
 
@@ -111,5 +114,22 @@ inline Graph single_node_graph(Node node, std::optional<QParams> output = std::n
   graph.outputs = {value};
   return graph;
 }
+
+// What a plan of a graph is made from.
+struct Operators {
+  Operators(const Graph& graph, const std::vector<Shape>& inputs) : shapes(graph.values.size()) {
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      shapes[static_cast<size_t>(graph.inputs[i])] = inputs[i];
+    }
+    for (const Node& node : graph.nodes) {
+      all.push_back(make_operator(graph, node));
+      shapes[static_cast<size_t>(node.output)] =
+          all.back()->output_shape(input_shapes(node, shapes));
+    }
+  }
+
+  std::vector<std::unique_ptr<Operator>> all;  // by node
+  std::vector<Shape> shapes;                   // by value
+};
 
 }  // namespace qatx::engine

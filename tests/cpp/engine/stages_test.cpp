@@ -61,18 +61,8 @@ const Shape kImages{24, 4, 40, 40};  // 6,400 elements each
 constexpr int64_t kSmall = 50000;
 
 Stages stages_of(const Graph& graph, const std::vector<Shape>& inputs, int64_t cache_bytes) {
-  std::vector<std::unique_ptr<Operator>> operators;
-  std::vector<Shape> shapes(graph.values.size());
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    shapes[static_cast<size_t>(graph.inputs[i])] = inputs[i];
-  }
-  for (const Node& node : graph.nodes) {
-    operators.push_back(make_operator(graph, node));
-    std::vector<Shape> read;
-    for (const int64_t input : node.inputs) read.push_back(shapes[static_cast<size_t>(input)]);
-    shapes[static_cast<size_t>(node.output)] = operators.back()->output_shape(read);
-  }
-  return make_stages(graph, operators, shapes, cache_bytes);
+  const Operators operators(graph, inputs);
+  return make_stages(graph, operators.all, operators.shapes, cache_bytes);
 }
 
 int64_t most_parts(const Stages& stages) {

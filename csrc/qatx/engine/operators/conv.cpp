@@ -41,10 +41,10 @@ class Conv final : public Operator {
       depthwise_ = std::make_unique<PackedDepthwise>(all, input_);
       return;
     }
-    const int64_t together = taps_together(taps_of(spatial_, dimensions - 1),
-                                           spatial_.stride.back(), in_channels_, groups_);
+    together_ = taps_together(taps_of(spatial_, dimensions - 1), spatial_.stride.back(),
+                              in_channels_, groups_);
     const at::Tensor segments =
-        all.weight.view({out_channels_, spatial_.taps() / together, sizes_[1] * together});
+        all.weight.view({out_channels_, spatial_.taps() / together_, sizes_[1] * together_});
     gemm_ = std::make_unique<PackedGemm>(LayerWeights{segments, all.weight_scale, all.bias}, input_,
                                          groups_);
   }
@@ -63,6 +63,11 @@ class Conv final : public Operator {
   }
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
+
+  int64_t best_pitch(std::span<const Shape> /*inputs*/) const override {
+    return gemm_ ? best_pitch_of(in_channels_) : 0;
+  }
+  std::unique_ptr<Step> plan_apart(std::span<const Shape> inputs, int64_t pitch) const override;
 
   std::optional<size_t> in_place(std::span<const Shape> /*inputs*/) const override {
     return gemm_ ? output_.in_place() : std::nullopt;
@@ -93,18 +98,21 @@ class Conv final : public Operator {
   int64_t in_channels_ = 0;
   int64_t out_channels_ = 0;
   int64_t groups_ = 1;
+  int64_t together_ = 1;              // taps that make a segment
   std::unique_ptr<PackedGemm> gemm_;  // one of the two
   std::unique_ptr<PackedDepthwise> depthwise_;
 };
 
 class ConvStep final : public Step {
  public:
-  ConvStep(const Conv& op, const Shape& in, const Shape& out)
+  ConvStep(const Conv& op, const Shape& in, const Shape& out, int64_t pitch)
       : op_(op),
-        input_(op.name_, axes(op.spatial_, in, out), in[0], in[1], op.groups_,
+        input_(op.name_, axes(op.spatial_, in, out), in[0], pitch, op.together_,
                static_cast<uint8_t>(op.input_.zero_point)) {
     input_.join_lines();
   }
+
+  bool copies() const { return input_.copies(); }
 
   void run(std::span<const Buffer> inputs, Buffer output) const override {
     const int64_t channels = op_.out_channels_;
@@ -157,7 +165,13 @@ std::unique_ptr<Step> Conv::plan(std::span<const Shape> inputs) const {
   if (depthwise_) {
     return std::make_unique<DepthwiseStep>(*this, inputs[0], output_shape(inputs));
   }
-  return std::make_unique<ConvStep>(*this, inputs[0], output_shape(inputs));
+  return std::make_unique<ConvStep>(*this, inputs[0], output_shape(inputs), in_channels_);
+}
+
+std::unique_ptr<Step> Conv::plan_apart(std::span<const Shape> inputs, int64_t pitch) const {
+  if (!gemm_ || together_ > 1) return nullptr;
+  auto step = std::make_unique<ConvStep>(*this, inputs[0], output_shape(inputs), pitch);
+  return step->copies() ? nullptr : std::move(step);
 }
 
 }  // namespace

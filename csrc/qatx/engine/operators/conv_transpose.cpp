@@ -198,7 +198,8 @@ class ConvTransposeStep final : public Step {
       if (axes[0].output == 0 || axes[1].output == 0 || axes[2].output == 0) continue;
       const bool planes_follow = op.stride_[0] == 1 && out_[1] == axes[1].output * op.stride_[1];
       parts_.push_back({phase, axes[0].output, axes[1].output, planes_follow,
-                        GemmInput(op.name_, axes, in[0], in[1], op.groups_,
+                        GemmInput(op.name_, axes, in[0], in[1],
+                                  taps_together(phase.taps[2], 1, in[1], op.groups_),
                                   static_cast<uint8_t>(op.input_.zero_point))});
     }
   }

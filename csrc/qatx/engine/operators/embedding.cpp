@@ -67,6 +67,8 @@ class Embedding final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
+  bool writes_apart() const override { return true; }
+
   // So that the table lies in large pages: a row is where no other one was.
   std::vector<at::Tensor*> packed_weights() override { return {&table_}; }
   bool holds_weight() const override { return true; }
@@ -119,11 +121,12 @@ class EmbeddingStep final : public Step {
                           offsets[bag]);
       }
     }
+    const int64_t pitch = output.pitch == 0 ? width_ : output.pitch;
     if (!op_.scale_.defined()) {
       auto* out = static_cast<uint8_t*>(output.data);
       parallel_rows(rows_, width_, [&](int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; ++r) {
-          std::memcpy(out + r * width_, codes(indices[r]), static_cast<size_t>(width_));
+          std::memcpy(out + r * pitch, codes(indices[r]), static_cast<size_t>(width_));
         }
       });
       return;
@@ -131,9 +134,9 @@ class EmbeddingStep final : public Step {
     parallel_rows(rows_, 8 * width_, [&](int64_t begin, int64_t end) {
       std::vector<float> row(offsets == nullptr ? 0 : static_cast<size_t>(2 * width_));
       for (int64_t r = begin; r < end; ++r) {
-        const kernels::Epilogue epilogue = op_.output_.to(inputs, output, width_, r * width_);
+        const kernels::Epilogue epilogue = op_.output_.to(inputs, output, pitch, r * pitch);
         if (offsets == nullptr) {
-          write(indices[r], (end - r) * width_, epilogue);
+          write(indices[r], (end - r) * pitch, epilogue);
           continue;
         }
         fill_bag(indices, offsets[r], r + 1 < rows_ ? offsets[r + 1] : count_, row.data());

@@ -8,6 +8,8 @@
 #include <limits>
 #include <utility>
 
+#include "qatx/kernels/ceil_div.h"
+#include "qatx/kernels/registry.h"
 #include "qatx/kernels/window.h"
 
 namespace qatx::engine {
@@ -51,11 +53,22 @@ std::pair<int64_t, int64_t> place_of(const Axis& axis, const std::vector<int64_t
 
 }  // namespace
 
+int64_t best_pitch_of(int64_t bytes) {
+  const int64_t line = kernels::active().gemm.row_line;
+  const int64_t whole = kernels::ceil_div(bytes, line) * line;
+  return 3 * whole <= 4 * bytes ? whole : bytes;
+}
+
 int64_t taps_together(const std::vector<int64_t>& taps, int64_t stride, int64_t channels,
                       int64_t groups) {
   const auto count = static_cast<int64_t>(taps.size());
   const bool side_by_side = taps.back() - taps.front() == count - 1;
-  return side_by_side && groups == 1 && !splits_lines(stride, channels) ? count : 1;
+  if (!side_by_side || groups > 1 || splits_lines(stride, channels)) return 1;
+  // What each tap is filled up with is multiplied, too.
+  const int64_t line = kernels::active().gemm.row_line;
+  const int64_t apart = count * kernels::ceil_div(channels, line);
+  const bool hardly_more = 10 * apart <= 11 * kernels::ceil_div(count * channels, line);
+  return best_pitch_of(channels) > channels && hardly_more ? 1 : count;
 }
 
 GemmInput::GemmInput(int64_t rows, int64_t bytes) : lines_(rows), step_(bytes) {
@@ -63,7 +76,7 @@ GemmInput::GemmInput(int64_t rows, int64_t bytes) : lines_(rows), step_(bytes) {
 }
 
 GemmInput::GemmInput(const std::string& name, std::array<Axis, 3> axes, int64_t images,
-                     int64_t channels, int64_t groups, uint8_t padding)
+                     int64_t channels, int64_t together, uint8_t padding)
     : planes_(images * axes[0].output),
       lines_(axes[1].output),
       width_(axes[2].output),
@@ -83,7 +96,6 @@ GemmInput::GemmInput(const std::string& name, std::array<Axis, 3> axes, int64_t 
     piece_bytes_ = piece_lines_ * line_bytes_;
   }
   pieces_ = std::max<int64_t>(kPartBytes / piece_bytes_, 1);
-  const int64_t together = taps_together(width.taps, width.stride, channels, groups);
   offsets_.clear();
   for (size_t d = 0; d < depth.taps.size(); ++d) {
     for (const int64_t h : height.taps) {

@@ -19,8 +19,12 @@ struct Axis {
   std::vector<int64_t> taps = {0};  // ascending
 };
 
+// How far apart rows of so many bytes are best read by the kernel in use: a little more than that
+// may be faster.
+int64_t best_pitch_of(int64_t bytes);
+
 // How many taps of a horizontal axis make a segment: all where they lie side by side in memory,
-// else one.
+// else one, as also where pixels are better read a little apart.
 int64_t taps_together(const std::vector<int64_t>& taps, int64_t stride, int64_t channels,
                       int64_t groups);
 
@@ -33,14 +37,16 @@ class GemmInput {
   // `rows` rows of `bytes` bytes, one after the other; each is a line.
   GemmInput(int64_t rows, int64_t bytes);
   // Windows over images [images][depth][height][width][channels]: a line of output pixels is one of
-  // rows. A segment has all channels of `taps_together` taps, or those of one of `groups`. Throws
-  // c10::Error where a line and its padding are too large.
+  // rows. A segment has all channels of so many taps `together`. Throws c10::Error where a line and
+  // its padding are too large. Of what need not be copied, `channels` may be what lies between
+  // pixels, too.
   GemmInput(const std::string& name, std::array<Axis, 3> axes, int64_t images, int64_t channels,
-            int64_t groups, uint8_t padding);
+            int64_t together, uint8_t padding);
 
   // Makes each row a line, where the rows of all lines follow one another in the input.
   void join_lines();
 
+  bool copies() const { return copies_; }
   int64_t lines() const { return planes_ * lines_; }
   int64_t width() const { return width_; }
 

@@ -241,6 +241,10 @@ class Move final : public Operator {
     return all.size() == 1 && all[0].is_identity() ? std::optional<size_t>(0) : std::nullopt;
   }
 
+  bool passes_rows(std::span<const Shape> inputs) const override {
+    return in_place(inputs) && row_size(inputs[0]) == row_size(output_shape(inputs));
+  }
+
  private:
   // Mostly one copy; more where a step cannot be seen as a view of the ones before it.
   std::vector<Copy> copies(const Shape& input) const {

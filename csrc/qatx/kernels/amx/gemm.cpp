@@ -194,7 +194,7 @@ void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
 
 }  // namespace
 
-const GemmKernel amx::gemm = {kBlock,        kPairRows,       Order::block_bytes,
+const GemmKernel amx::gemm = {kBlock,        kPairRows,       kLineBytes, Order::block_bytes,
                               Weights::pack, Weights::unpack, run};
 
 }  // namespace qatx::kernels

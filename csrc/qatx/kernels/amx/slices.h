@@ -63,11 +63,11 @@ class Slices {
       : grid_(grid),
         taps_(rows_are_taps(grid, k) ? k / grid.step : 1),
         chunks_(ceil_div(k / taps_, kRowBytes)) {
-    const int64_t fit =
-        (grid.step < k ? kFirstCacheBytesOfWindows : kFirstCacheBytes) / kChunkBytes;
+    const bool overlap = grid.step < k || grid.segments > 1;
+    const int64_t fit = (overlap ? kFirstCacheBytesOfWindows : kFirstCacheBytes) / kChunkBytes;
     const int64_t segment = taps_ * chunks_;
     if (segment <= fit) {
-      slice_segments_ = fit / segment;
+      slice_segments_ = ceil_div(grid.segments, ceil_div(grid.segments, fit / segment));
       slice_chunks_ = chunks_;
     } else {
       slice_chunks_ = ceil_div(chunks_, ceil_div(segment, fit));

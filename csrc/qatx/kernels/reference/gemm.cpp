@@ -49,6 +49,6 @@ void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
 
 }  // namespace
 
-const GemmKernel reference::gemm = {kBlock, 1, block_bytes, Weights::pack, Weights::unpack, run};
+const GemmKernel reference::gemm = {kBlock, 1, 1, block_bytes, Weights::pack, Weights::unpack, run};
 
 }  // namespace qatx::kernels

@@ -117,7 +117,7 @@ void run(const GemmArgs& args, int64_t block_begin, int64_t block_end) {
 
 }  // namespace
 
-const GemmKernel vnni::gemm = {kBlock,        kMaxRows,        Order::block_bytes,
+const GemmKernel vnni::gemm = {kBlock,        kMaxRows,        1,  Order::block_bytes,
                                Weights::pack, Weights::unpack, run};
 
 }  // namespace qatx::kernels
