@@ -58,7 +58,7 @@ class Operator {
     return nullptr;
   }
   // How far apart the rows of the first input are best read; 0: it does not matter.
-  virtual int64_t best_pitch(std::span<const Shape> /*inputs*/) const { return 0; }
+  virtual int64_t best_pitch() const { return 0; }
   // Whether it only gives the rows of its input another shape, wherever they lie: it is in place.
   virtual bool passes_rows(std::span<const Shape> /*inputs*/) const { return false; }
   // Whether rows of the output consist of rows of all inputs in their order, and the codes of this

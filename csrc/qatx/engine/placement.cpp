@@ -112,10 +112,10 @@ class Placer {
   }
 
   // Has the rows of the first input of a node as far apart as it would like to read them, if all
-  // that make and read them can.
+  // that make, pass and read them can.
   void spread_input(size_t n) {
     int64_t value = graph_.nodes[n].inputs[0];
-    const int64_t pitch = operators_[n]->best_pitch(input_shapes(graph_.nodes[n], shapes_));
+    const int64_t pitch = operators_[n]->best_pitch();
     if (pitch == 0 || pitch <= columns(value)) return;
     std::vector<int64_t> values;
     for (std::optional<size_t> passed;;) {

@@ -57,10 +57,10 @@ void Plan::plan_steps(std::span<const std::unique_ptr<Operator>> operators) {
       const Node& node = graph_.nodes[n];
       const auto shapes = shapes_in(stage, node);
       const int64_t pitch = placement_.pitches[static_cast<size_t>(node.inputs[0])];
-      const bool as_ever = pitch == 0 || operators[n]->joins(0, shapes[0].size()) ||
-                           operators[n]->passes_rows(shapes);
-      steps_.push_back(as_ever ? operators[n]->plan(shapes)
-                               : operators[n]->plan_apart(shapes, pitch));
+      const bool as_usual = pitch == 0 || operators[n]->joins(0, shapes[0].size()) ||
+                            operators[n]->passes_rows(shapes);
+      steps_.push_back(as_usual ? operators[n]->plan(shapes)
+                                : operators[n]->plan_apart(shapes, pitch));
     }
   }
 }

@@ -64,9 +64,7 @@ class Conv final : public Operator {
 
   std::unique_ptr<Step> plan(std::span<const Shape> inputs) const override;
 
-  int64_t best_pitch(std::span<const Shape> /*inputs*/) const override {
-    return gemm_ ? best_pitch_of(in_channels_) : 0;
-  }
+  int64_t best_pitch() const override { return gemm_ ? best_pitch_of(in_channels_) : 0; }
   std::unique_ptr<Step> plan_apart(std::span<const Shape> inputs, int64_t pitch) const override;
 
   std::optional<size_t> in_place(std::span<const Shape> /*inputs*/) const override {
