@@ -331,6 +331,10 @@ class _Contract(TorchDispatchMode):
         if func is aten.native_layer_norm.default:
             x, _, weight, bias, eps = args
             return layer_norm(x, weight, bias, eps), torch.empty(0), torch.empty(0)
+        if func is aten.log_sigmoid_forward.default and self.table(args[0]) is not None:
+            table = self.table(args[0])
+            values, _ = func(table.values.contiguous())
+            return self.look_up(func, args, table._replace(values=values)), torch.empty(0)
         if func is aten.native_batch_norm.default and self.table(args[0]) is not None:
             return self.batch_norm(func, args)
         if func in (aten.mean.dim, aten.mean.default):
