@@ -117,6 +117,40 @@ TEST(PlacementTest, RowsLieApartThroughAMove) {
   EXPECT_GE(placement.whole.bytes, 2 * 6 * pitch);
 }
 
+// Rows of tables, one table beside the other: none writes into its neighbour's columns.
+TEST(PlacementTest, EmbeddingsPutTogether) {
+  at::manual_seed(0);
+  const at::Tensor indices = at::randint(9, {5, 7}, at::kLong);
+  Graph graph;
+  Node cat{.op = "cat", .ints = {{"dim", {2}}}};
+  std::vector<at::Tensor> expected;
+  std::vector<at::Tensor> inputs;
+  for (const int64_t width : {kChannels, int64_t{5}, int64_t{70}}) {
+    Graph alone;
+    for (Graph* g : {&alone, &graph}) {
+      const int64_t input = add_input(*g);
+      g->values.back().dtype = at::kLong;
+      at::manual_seed(static_cast<uint64_t>(width));
+      const int64_t words = add(*g,
+                                {.op = "embedding",
+                                 .ints = {{"bags", {0}}},
+                                 .tensors = {{"weight", at::randint(256, {9, width}, at::kByte)},
+                                             {"weight_scale", full({9}, 0.01)}}},
+                                {input});
+      if (g == &alone) {
+        alone.outputs = {dequantize(alone, words)};
+      } else {
+        cat.inputs.push_back(words);
+      }
+    }
+    expected.push_back(Program(alone).run({indices})[0]);
+    inputs.push_back(indices);
+  }
+  const int64_t whole = add_node(graph, cat, unit_qparams());
+  graph.outputs = {dequantize(graph, whole)};
+  EXPECT_TRUE(testing::same_bits(Program(graph).run(inputs)[0], at::cat(expected, 2)));
+}
+
 // Against the oracle; what makes the rows and what reads them are of many kinds.
 TEST(PlacementTest, ResultsAreTheSame) {
   at::manual_seed(0);

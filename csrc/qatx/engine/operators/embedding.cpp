@@ -136,7 +136,8 @@ class EmbeddingStep final : public Step {
       for (int64_t r = begin; r < end; ++r) {
         const kernels::Epilogue epilogue = op_.output_.to(inputs, output, pitch, r * pitch);
         if (offsets == nullptr) {
-          write(indices[r], (end - r) * pitch, epilogue);
+          // Between rows that lie apart may be another value's.
+          write(indices[r], output.pitch == 0 ? (end - r) * width_ : width_, epilogue);
           continue;
         }
         fill_bag(indices, offsets[r], r + 1 < rows_ ? offsets[r + 1] : count_, row.data());
